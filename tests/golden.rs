@@ -1,0 +1,14 @@
+//! Parity with the reference implementations over every fixture found (see `parity::root`).
+//! `cargo test --release --test golden [-- filter…]`; `RESIDUA_GOLDEN=<dir>` looks elsewhere.
+
+mod parity;
+
+fn main() {
+    // cargo passes its own flags (`--nocapture`, `--quiet`); only plain words are filters
+    let filter = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let mut report = parity::Report::new(filter);
+    println!("\n{} passed, {} failed, {} skipped", report.passed, report.failed, report.skipped);
+    if report.failed > 0 || report.passed == 0 {
+        std::process::exit(1);
+    }
+}
