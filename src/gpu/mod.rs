@@ -1,1 +1,343 @@
-//! (being written)
+//! The device: adapter choice, limits, buffers, shader linking, pipelines, recording.
+//!
+//! Work is recorded in order and submitted at step boundaries; there is no graph. A buffer whose last
+//! tensor is dropped goes back to a pool and may be reused at once, because one queue runs in order.
+//! Trouble (a limit, a lost device) is remembered and returned by [`Gpu::submit`] and `Tensor::read`,
+//! so model code stays free of error handling.
+
+mod adapter;
+mod pipeline;
+mod recorder;
+pub mod shader;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+pub use adapter::{Class, Listed, Prefs, advice, list};
+pub use pipeline::Program;
+pub use recorder::Dispatch;
+
+use crate::error::{Error, Result};
+
+/// A cheap handle to one device and its queue, with everything this crate keeps for it.
+#[derive(Clone)]
+pub struct Gpu(Arc<Inner>);
+
+struct Inner {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    info: wgpu::AdapterInfo,
+    limits: wgpu::Limits,
+    class: Class,
+    /// Opened by us: we may wait on the device. A host that lent us its device polls it itself.
+    owned: bool,
+    pipelines: pipeline::Cache,
+    recorder: Mutex<recorder::Recorder>,
+    pool: Mutex<Pool>,
+    fault: Arc<Mutex<Option<Error>>>,
+    live: AtomicU64,
+    peak: AtomicU64,
+}
+
+/// Free buffers by size class.
+#[derive(Default)]
+struct Pool(std::collections::BTreeMap<u64, Vec<wgpu::Buffer>>);
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // a panic elsewhere does not make plain data unusable
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Gpu {
+    /// Opens an adapter of its own, asking for all of its limits and the features the kernels can use.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`] if none answers or none matches; [`Error::DeviceLost`] if it will not open.
+    pub async fn open(prefs: &Prefs) -> Result<Self> {
+        let adapter = adapter::choose(prefs).await?;
+        let features = adapter.features() & Self::wanted_features();
+        let limits = adapter.limits();
+        let (device, queue) = adapter
+            .request_device(&wgpu::DeviceDescriptor {
+                label: Some("residua"),
+                required_features: features,
+                required_limits: limits,
+                experimental_features: wgpu::ExperimentalFeatures::disabled(),
+                memory_hints: wgpu::MemoryHints::Performance,
+                trace: wgpu::Trace::Off,
+            })
+            .await
+            .map_err(|e| Error::DeviceLost(format!("`{}` would not open: {e}", adapter.get_info().name)))?;
+        let gpu = Self::build(adapter.get_info(), device, queue, true, prefs.class);
+        let fault = gpu.0.fault.clone();
+        gpu.0.device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
+            lock(&fault).get_or_insert_with(|| match e {
+                wgpu::Error::OutOfMemory { .. } => Error::Limit {
+                    what: "device memory".into(),
+                    need: "more than is free".into(),
+                    have: "what the driver could give".into(),
+                },
+                other => Error::DeviceLost(other.to_string()),
+            });
+        }));
+        let fault = gpu.0.fault.clone();
+        gpu.0.device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                lock(&fault).get_or_insert(Error::DeviceLost(message));
+            }
+        });
+        log::info!("{} ({:?}), kernels {:?}", gpu.0.info.name, gpu.0.info.backend, gpu.0.class);
+        Ok(gpu)
+    }
+
+    /// Works on a device and queue that the host owns. Nothing is waited for unless asked, and the
+    /// host's error and device-lost callbacks are left alone.
+    pub fn adopt(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Self {
+        Self::build(adapter.get_info(), device, queue, false, None)
+    }
+
+    /// The optional features kernels use where the adapter has them; a host may ask for fewer.
+    pub fn wanted_features() -> wgpu::Features {
+        wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY
+    }
+
+    fn build(
+        info: wgpu::AdapterInfo,
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        owned: bool,
+        class: Option<Class>,
+    ) -> Self {
+        let limits = device.limits();
+        let can = adapter::class_of(&info, device.features());
+        let class = match class {
+            Some(Class::Simd8) if can != Class::Simd8 => {
+                log::warn!("kernels simd8 need subgroups of 8; `{}` gets portable ones", info.name);
+                Class::Portable
+            }
+            Some(asked) => asked,
+            None => can,
+        };
+        let recorder = Mutex::new(recorder::Recorder::new(limits.min_uniform_buffer_offset_alignment));
+        Gpu(Arc::new(Inner {
+            device,
+            queue,
+            info,
+            limits,
+            class,
+            owned,
+            pipelines: pipeline::Cache::default(),
+            recorder,
+            pool: Mutex::default(),
+            fault: Arc::default(),
+            live: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
+        }))
+    }
+
+    /// The wgpu device, for hosts that draw what was made.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.0.device
+    }
+
+    /// The wgpu queue.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.0.queue
+    }
+
+    /// Name, driver and kind of the adapter.
+    pub fn info(&self) -> &wgpu::AdapterInfo {
+        &self.0.info
+    }
+
+    /// The kernel family in use.
+    pub fn class(&self) -> Class {
+        self.0.class
+    }
+
+    /// The largest tensor that one binding can hold, in bytes.
+    pub fn largest_tensor(&self) -> u64 {
+        self.0.limits.max_storage_buffer_binding_size.min(self.0.limits.max_buffer_size)
+    }
+
+    /// Bytes of tensors alive now, and the most there ever were since [`Gpu::reset_peak`].
+    pub fn memory(&self) -> (u64, u64) {
+        (self.0.live.load(Ordering::Relaxed), self.0.peak.load(Ordering::Relaxed))
+    }
+
+    /// Starts a new measurement of the peak.
+    pub fn reset_peak(&self) {
+        self.0.peak.store(self.0.live.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Hands everything recorded so far to the queue. Does not wait.
+    ///
+    /// # Errors
+    /// Whatever went wrong since the last call: a tensor over the limits, a lost device.
+    pub fn submit(&self) -> Result<()> {
+        self.flush();
+        self.take_fault()
+    }
+
+    /// Waits until the queue is empty.
+    ///
+    /// # Errors
+    /// As [`Gpu::submit`].
+    pub fn wait(&self) -> Result<()> {
+        self.flush();
+        if let Err(e) = self.0.device.poll(wgpu::PollType::wait_indefinitely()) {
+            self.fail(Error::DeviceLost(e.to_string()));
+        }
+        self.take_fault()
+    }
+
+    /// Frees pooled buffers that no tensor uses.
+    pub fn trim(&self) {
+        lock(&self.0.pool).0.clear();
+    }
+
+    fn flush(&self) {
+        if lock(&self.0.fault).is_some() {
+            lock(&self.0.recorder).clear();
+        } else {
+            lock(&self.0.recorder).submit(&self.0.device, &self.0.queue);
+        }
+    }
+
+    fn take_fault(&self) -> Result<()> {
+        match lock(&self.0.fault).take() {
+            Some(fault) => Err(fault),
+            None => Ok(()),
+        }
+    }
+
+    /// Remembers the first thing that went wrong; recording goes on but is never submitted.
+    pub(crate) fn fail(&self, error: Error) {
+        lock(&self.0.fault).get_or_insert(error);
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        lock(&self.0.fault).is_some()
+    }
+
+    /// A buffer of at least `bytes`, from the pool if one fits.
+    pub(crate) fn take_buffer(&self, bytes: u64) -> wgpu::Buffer {
+        let mut size = size_class(bytes);
+        if size > self.0.limits.max_buffer_size {
+            size = bytes.next_multiple_of(256);
+        }
+        let most = self.largest_tensor();
+        if bytes > most {
+            self.fail(Error::Limit {
+                what: format!("one tensor on `{}`", self.0.info.name),
+                need: mib(bytes),
+                have: mib(most),
+            });
+            size = 256; // nothing recorded after a fault runs, so the size no longer matters
+        }
+        let live = self.0.live.fetch_add(size, Ordering::Relaxed) + size;
+        self.0.peak.fetch_max(live, Ordering::Relaxed);
+        if let Some(buffer) = lock(&self.0.pool).0.get_mut(&size).and_then(Vec::pop) {
+            return buffer;
+        }
+        self.0.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("residua/tensor"),
+            size,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        })
+    }
+
+    /// Takes back the buffer of a tensor nobody holds any more.
+    pub(crate) fn release(&self, buffer: &wgpu::Buffer, pooled: bool) {
+        self.0.live.fetch_sub(buffer.size(), Ordering::Relaxed);
+        if pooled {
+            lock(&self.0.pool).0.entry(buffer.size()).or_default().push(buffer.clone());
+        }
+    }
+
+    /// A fresh buffer filled by `fill` before the GPU first sees it: no staging copy, no zero fill.
+    pub(crate) fn filled_buffer(&self, bytes: u64, fill: impl FnOnce(&mut wgpu::BufferViewMut)) -> wgpu::Buffer {
+        let size = bytes.max(4).next_multiple_of(4);
+        let buffer = self.0.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("residua/weights"),
+            size,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: true,
+        });
+        match buffer.get_mapped_range_mut(..) {
+            Ok(mut view) => fill(&mut view),
+            Err(e) => self.fail(Error::DeviceLost(format!("a buffer of {} could not be mapped: {e}", mib(size)))),
+        }
+        buffer.unmap();
+        let live = self.0.live.fetch_add(size, Ordering::Relaxed) + size;
+        self.0.peak.fetch_max(live, Ordering::Relaxed);
+        buffer
+    }
+
+    /// The first `bytes` of a buffer, after everything recorded before.
+    pub(crate) async fn read_bytes(&self, buffer: &wgpu::Buffer, bytes: u64) -> Result<Vec<u8>> {
+        let size = bytes.next_multiple_of(4);
+        let staging = self.0.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("residua/read"),
+            size,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        lock(&self.0.recorder).copy(buffer, &staging, size);
+        self.submit()?;
+        let (sender, receiver) = oneshot();
+        staging.map_async(wgpu::MapMode::Read, .., move |outcome| sender.send(outcome));
+        if self.0.owned
+            && let Err(e) = self.0.device.poll(wgpu::PollType::wait_indefinitely())
+        {
+            self.fail(Error::DeviceLost(e.to_string()));
+            self.take_fault()?;
+        }
+        receiver.await.map_err(|e| Error::DeviceLost(e.to_string()))?;
+        self.take_fault()?;
+        let view = staging.get_mapped_range(..).map_err(|e| Error::DeviceLost(e.to_string()))?;
+        Ok(view[..bytes as usize].to_vec())
+    }
+}
+
+/// Size classes: four per power of two, so that at most a quarter is wasted.
+fn size_class(bytes: u64) -> u64 {
+    let bytes = bytes.max(256);
+    let step = (bytes.next_power_of_two() / 8).max(256);
+    bytes.next_multiple_of(step)
+}
+
+pub(crate) fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64)
+}
+
+/// The smallest one-value channel a mapping callback needs.
+fn oneshot<T: Send + 'static>() -> (Sender<T>, impl Future<Output = T>) {
+    let slot = Arc::new(Mutex::new((None, None::<std::task::Waker>)));
+    let sender = Sender(slot.clone());
+    let receiver = std::future::poll_fn(move |cx| {
+        let mut slot = lock(&slot);
+        match slot.0.take() {
+            Some(value) => std::task::Poll::Ready(value),
+            None => {
+                slot.1 = Some(cx.waker().clone());
+                std::task::Poll::Pending
+            }
+        }
+    });
+    (sender, receiver)
+}
+
+type Slot<T> = Arc<Mutex<(Option<T>, Option<std::task::Waker>)>>;
+struct Sender<T>(Slot<T>);
+
+impl<T> Sender<T> {
+    fn send(self, value: T) {
+        let mut slot = lock(&self.0);
+        slot.0 = Some(value);
+        if let Some(waker) = slot.1.take() {
+            waker.wake();
+        }
+    }
+}

@@ -1,1 +1,59 @@
-//! (being written)
+//! One function per kernel family: check shapes, choose a variant, record a dispatch.
+//!
+//! A shape that does not fit is a bug of the caller and panics with both sides; data never does.
+
+mod attention;
+mod elementwise;
+mod layout;
+mod matmul;
+mod norm;
+mod reduce;
+
+pub use attention::{Keys, Sequences, attention, padded_head, split_heads};
+pub use elementwise::{add, affine_channels, choose, euler_step, renoise, silu, sub};
+pub use layout::{pack_rgba, permute, rows, window};
+pub use matmul::{Activation, Gate, Geometry, Target, conv, linear};
+pub use norm::{Modulate, group_norm, layer_norm, rms_norm};
+pub use reduce::{Difference, difference};
+
+use crate::gpu::{Gpu, Program};
+use crate::tensor::{DType, Tensor};
+
+/// Panics with a formatted message unless the condition holds: the shape contract of an op.
+macro_rules! contract {
+    ($holds:expr, $($message:tt)+) => {
+        assert!($holds, $($message)+)
+    };
+}
+pub(crate) use contract;
+
+/// Every program the host can ask for, for a test that validates them all without a GPU.
+pub fn programs() -> Vec<Program> {
+    let mut all = attention::programs();
+    all.extend(elementwise::programs());
+    all.extend(layout::programs());
+    all.extend(matmul::programs());
+    all.extend(norm::programs());
+    all.extend(reduce::programs());
+    all
+}
+
+/// Groups of 64 for one invocation a number.
+fn groups_of_64(count: usize) -> [usize; 3] {
+    [count.div_ceil(64), 1, 1]
+}
+
+/// Invocations of a row kernel. On a CPU few are best: a barrier there costs as much as 16 of them.
+fn row_width(gpu: &Gpu) -> u32 {
+    match gpu.class() {
+        crate::gpu::Class::Simd8 => 16,
+        crate::gpu::Class::Portable => 64,
+    }
+}
+
+/// Both [`row_width`]s, for [`programs`].
+const ROW_WIDTHS: [u32; 2] = [16, 64];
+
+fn empty_f32(gpu: &Gpu, shape: impl Into<crate::tensor::Shape>) -> Tensor {
+    gpu.empty(shape, DType::F32)
+}

@@ -1,1 +1,218 @@
-//! (being written)
+//! Shape, type, and the handle to memory on the device; reading checkpoints into it.
+
+mod checkpoint;
+mod weights;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use checkpoint::{Checkpoint, Entry};
+pub use weights::Weights;
+
+use crate::error::Result;
+use crate::gpu::Gpu;
+
+/// How numbers are stored on the device. Arithmetic is f32 whatever the storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DType {
+    /// IEEE single precision.
+    F32,
+    /// IEEE half precision, two per 32-bit word; no device feature is needed to read it.
+    F16,
+}
+
+impl DType {
+    /// Bytes per number.
+    pub fn size(self) -> usize {
+        match self {
+            DType::F32 => 4,
+            DType::F16 => 2,
+        }
+    }
+}
+
+/// Sizes of a tensor, outermost first.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Shape(Vec<usize>);
+
+impl Shape {
+    /// The sizes.
+    pub fn dims(&self) -> &[usize] {
+        &self.0
+    }
+
+    /// How many numbers.
+    pub fn count(&self) -> usize {
+        self.0.iter().product()
+    }
+}
+
+impl<T: AsRef<[usize]>> From<T> for Shape {
+    fn from(dims: T) -> Self {
+        Shape(dims.as_ref().to_vec())
+    }
+}
+
+impl fmt::Debug for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+/// Memory that goes back where it came from when the last handle drops.
+struct Storage {
+    gpu: Gpu,
+    buffer: wgpu::Buffer,
+    pooled: bool,
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        self.gpu.release(&self.buffer, self.pooled);
+    }
+}
+
+/// A handle to a dense, row-major tensor on a device. Cloning shares the memory.
+///
+/// Ops never write into a tensor that somebody else can see: what they return is new.
+#[derive(Clone)]
+pub struct Tensor {
+    storage: Arc<Storage>,
+    shape: Shape,
+    dtype: DType,
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}{}", self.dtype, self.shape)
+    }
+}
+
+impl Gpu {
+    /// Memory for a tensor, contents undefined.
+    pub(crate) fn empty(&self, shape: impl Into<Shape>, dtype: DType) -> Tensor {
+        let shape = shape.into();
+        let buffer = self.take_buffer((shape.count() * dtype.size()) as u64);
+        Tensor { storage: Arc::new(Storage { gpu: self.clone(), buffer, pooled: true }), shape, dtype }
+    }
+
+    /// Copies f32 numbers to the device.
+    ///
+    /// # Panics
+    /// If `data` does not fill `shape`.
+    pub fn upload(&self, data: &[f32], shape: impl Into<Shape>) -> Tensor {
+        self.upload_words(bytemuck::cast_slice(data), shape)
+    }
+
+    /// Copies 32-bit words to the device: indices and spans for kernels that read `u32`.
+    pub(crate) fn upload_words(&self, data: &[u32], shape: impl Into<Shape>) -> Tensor {
+        let shape = shape.into();
+        assert_eq!(data.len(), shape.count(), "upload of {} numbers as {shape}", data.len());
+        self.filled(shape, DType::F32, |view| view.slice(..).copy_from_slice(bytemuck::cast_slice(data)))
+    }
+
+    /// A fresh tensor written by `fill` (exactly its bytes) before the device first sees it.
+    pub(crate) fn filled(
+        &self,
+        shape: impl Into<Shape>,
+        dtype: DType,
+        fill: impl FnOnce(&mut wgpu::BufferViewMut),
+    ) -> Tensor {
+        let shape = shape.into();
+        let bytes = (shape.count() * dtype.size()) as u64;
+        if bytes > self.largest_tensor() {
+            return self.empty(shape, dtype); // remembers the error
+        }
+        let buffer = self.filled_buffer(bytes, fill);
+        Tensor { storage: Arc::new(Storage { gpu: self.clone(), buffer, pooled: false }), shape, dtype }
+    }
+}
+
+impl Tensor {
+    /// The device this lives on.
+    pub fn gpu(&self) -> &Gpu {
+        &self.storage.gpu
+    }
+
+    /// Sizes, outermost first.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Sizes as a slice.
+    pub fn dims(&self) -> &[usize] {
+        self.shape.dims()
+    }
+
+    /// Storage type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// How many numbers.
+    pub fn count(&self) -> usize {
+        self.shape.count()
+    }
+
+    /// Bytes of the numbers (the buffer may be larger).
+    pub fn bytes(&self) -> u64 {
+        (self.count() * self.dtype.size()) as u64
+    }
+
+    /// The wgpu buffer, for hosts that read it in a pass of their own. Numbers start at offset 0.
+    pub fn buffer(&self) -> &wgpu::Buffer {
+        &self.storage.buffer
+    }
+
+    /// Seen as a matrix: everything but the last axis, and the last axis.
+    pub fn as_rows(&self) -> [usize; 2] {
+        let last = self.dims().last().copied().unwrap_or(1);
+        [self.count() / last.max(1), last]
+    }
+
+    /// The sizes as an array.
+    ///
+    /// # Panics
+    /// If the tensor has another number of axes.
+    #[track_caller]
+    pub fn sizes<const N: usize>(&self) -> [usize; N] {
+        self.dims().try_into().unwrap_or_else(|_| panic!("expected {N} axes, got {}", self.shape))
+    }
+
+    /// The same memory under another shape of the same count.
+    ///
+    /// # Panics
+    /// If the counts differ.
+    #[track_caller]
+    pub fn reshape(&self, shape: impl Into<Shape>) -> Tensor {
+        let shape = shape.into();
+        assert_eq!(shape.count(), self.count(), "reshape {} to {shape}", self.shape);
+        Tensor { storage: self.storage.clone(), shape, dtype: self.dtype }
+    }
+
+    /// The numbers, widened to f32, once everything recorded so far has run.
+    ///
+    /// # Errors
+    /// Whatever went wrong since the last submission.
+    pub async fn read(&self) -> Result<Vec<f32>> {
+        let bytes = self.gpu().read_bytes(self.buffer(), self.bytes()).await?;
+        Ok(match self.dtype {
+            DType::F32 => bytemuck::pod_collect_to_vec(&bytes),
+            DType::F16 => bytes.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+        })
+    }
+
+    /// [`Tensor::read`], waiting on this thread. For devices this crate opened.
+    ///
+    /// # Errors
+    /// As [`Tensor::read`].
+    pub fn read_blocking(&self) -> Result<Vec<f32>> {
+        pollster::block_on(self.read())
+    }
+}

@@ -1,0 +1,20 @@
+// out = mask[i / span] ≠ 0 ? x : y, for whole frames of tokens.
+// use lib/grid
+
+struct Params { count: u32, span: u32, pad0: u32, pad1: u32 }
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> y: array<f32>;
+@group(0) @binding(3) var<storage, read> mask: array<u32>;
+@group(0) @binding(10) var<storage, read_write> out: array<f32>;
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) l: u32,
+) {
+    let i = flat_group(group, groups) * 64u + l;
+    if (i >= p.count) { return; }
+    out[i] = select(y[i], x[i], mask[i / p.span] != 0u);
+}

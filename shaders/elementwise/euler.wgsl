@@ -1,0 +1,30 @@
+// One step of rectified flow with guidance: z ← z + dt · (u + s·(c − u)) on frames that move, z elsewhere.
+//
+// z [n, ch, t, hw]; velocity [2n, channels, t, hw] with the conditioned half first and the velocity in the
+// first ch channels; steps [n, t] holds dt of each frame, 0 where a frame is given and must not move.
+// use lib/grid
+
+struct Params { count: u32, ch: u32, channels: u32, t: u32, hw: u32, n: u32, scale: f32, pad0: u32 }
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> z: array<f32>;
+@group(0) @binding(2) var<storage, read> velocity: array<f32>;
+@group(0) @binding(3) var<storage, read> steps: array<f32>;
+@group(0) @binding(10) var<storage, read_write> out: array<f32>;
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) l: u32,
+) {
+    let i = flat_group(group, groups) * 64u + l;
+    if (i >= p.count) { return; }
+    let volume = p.t * p.hw;
+    let n = i / (p.ch * volume);
+    let rest = i % (p.ch * volume);
+    let cond = velocity[n * p.channels * volume + rest];
+    let null_ = velocity[(p.n + n) * p.channels * volume + rest];
+    let dt = steps[n * p.t + rest % volume / p.hw];
+    let moved = fma(null_ + p.scale * (cond - null_), dt, z[i]);
+    out[i] = select(z[i], moved, dt != 0.0);
+}

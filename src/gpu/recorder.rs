@@ -1,0 +1,197 @@
+//! Recording: dispatches and copies in order, handed to the queue in one go.
+
+use super::{Gpu, Program, lock};
+use crate::tensor::Tensor;
+
+/// Parameter blocks of one submission share buffers of this size.
+const PARAMS_CHUNK: u64 = 256 << 10;
+
+enum Command {
+    Dispatch { pipeline: wgpu::ComputePipeline, bindings: wgpu::BindGroup, groups: [u32; 3] },
+    Copy { from: wgpu::Buffer, to: wgpu::Buffer, bytes: u64 },
+}
+
+/// Everything recorded since the last submission.
+pub(super) struct Recorder {
+    commands: Vec<Command>,
+    /// Host copies of the uniform chunks being filled, and their buffers. A chunk's buffer is written
+    /// right before the submission that reads it, and reused only after that: the queue runs in order.
+    chunks: Vec<(wgpu::Buffer, Vec<u8>)>,
+    used: usize,
+    align: u64,
+}
+
+impl Recorder {
+    pub(super) fn new(align: u32) -> Self {
+        Self { commands: Vec::new(), chunks: Vec::new(), used: 0, align: u64::from(align.max(16)) }
+    }
+
+    fn params(&mut self, device: &wgpu::Device, bytes: &[u8]) -> (wgpu::Buffer, u64) {
+        let slot = (bytes.len() as u64).next_multiple_of(self.align);
+        if self.used < self.chunks.len() && self.chunks[self.used].1.len() as u64 + slot > PARAMS_CHUNK {
+            self.used += 1;
+        }
+        if self.used == self.chunks.len() {
+            let buffer = device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("residua/params"),
+                size: PARAMS_CHUNK,
+                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            });
+            self.chunks.push((buffer, Vec::new()));
+        }
+        let (buffer, host) = &mut self.chunks[self.used];
+        let offset = host.len() as u64;
+        host.extend_from_slice(bytes);
+        host.resize((offset + slot) as usize, 0);
+        (buffer.clone(), offset)
+    }
+
+    pub(super) fn copy(&mut self, from: &wgpu::Buffer, to: &wgpu::Buffer, bytes: u64) {
+        self.commands.push(Command::Copy { from: from.clone(), to: to.clone(), bytes });
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.commands.clear();
+        self.used = 0;
+        self.chunks.iter_mut().for_each(|c| c.1.clear());
+    }
+
+    pub(super) fn submit(&mut self, device: &wgpu::Device, queue: &wgpu::Queue) {
+        if self.commands.is_empty() {
+            return;
+        }
+        for (buffer, host) in self.chunks.iter().filter(|c| !c.1.is_empty()) {
+            queue.write_buffer(buffer, 0, host);
+        }
+        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("residua") });
+        let mut commands = self.commands.drain(..).peekable();
+        while let Some(command) = commands.next() {
+            match command {
+                Command::Copy { from, to, bytes } => encoder.copy_buffer_to_buffer(&from, 0, &to, 0, bytes),
+                first => {
+                    // one pass for every run of dispatches: a pass of its own costs several times a dispatch
+                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                    let mut next = Some(first);
+                    while let Some(Command::Dispatch { pipeline, bindings, groups: [x, y, z] }) = next {
+                        pass.set_pipeline(&pipeline);
+                        pass.set_bind_group(0, &bindings, &[]);
+                        pass.dispatch_workgroups(x, y, z);
+                        next = commands.next_if(|c| matches!(c, Command::Dispatch { .. }));
+                    }
+                }
+            }
+        }
+        drop(commands);
+        queue.submit([encoder.finish()]);
+        self.clear();
+    }
+}
+
+/// One kernel launch being put together. Tensors are bound by the names the shader gives them.
+pub struct Dispatch<'a> {
+    gpu: Gpu,
+    program: Program,
+    bound: Vec<(&'static str, &'a Tensor)>,
+    params: Vec<u8>,
+    groups: [u32; 3],
+}
+
+impl<'a> Dispatch<'a> {
+    /// Starts a launch of `program`.
+    pub fn new(gpu: &Gpu, program: Program) -> Self {
+        Self { gpu: gpu.clone(), program, bound: Vec::new(), params: Vec::new(), groups: [1, 1, 1] }
+    }
+
+    /// Binds a tensor to the shader's variable of this name.
+    pub fn bind(mut self, name: &'static str, tensor: &'a Tensor) -> Self {
+        self.bound.push((name, tensor));
+        self
+    }
+
+    /// Binds a tensor if there is one (its provider is then linked as well).
+    pub fn bind_if(self, name: &'static str, tensor: Option<&'a Tensor>) -> Self {
+        match tensor {
+            Some(t) => self.bind(name, t),
+            None => self,
+        }
+    }
+
+    /// The contents of `Params`.
+    pub fn params<P: bytemuck::NoUninit>(mut self, params: &P) -> Self {
+        self.params = bytemuck::bytes_of(params).to_vec();
+        self
+    }
+
+    /// The number of workgroups. More than 65 535 in y folds into z, and in x (with y = z = 1) into y;
+    /// kernels recover the flat index as `g.x + g.y * n.x` or `g.y + g.z * n.y`.
+    pub fn over(mut self, [x, y, z]: [usize; 3]) -> Self {
+        const MOST: usize = 65_535;
+        let fold = |n: usize| {
+            let outer = n.div_ceil(MOST);
+            (n.div_ceil(outer.max(1)), outer.max(1))
+        };
+        let folded = if x > MOST && y == 1 && z == 1 {
+            let (inner, outer) = fold(x);
+            [inner, outer, 1]
+        } else if y > MOST && z == 1 {
+            let (inner, outer) = fold(y);
+            [x, inner, outer]
+        } else {
+            [x, y, z]
+        };
+        assert!(folded.iter().all(|&n| n <= MOST), "grid {x} x {y} x {z} is too large for `{}`", self.program.name());
+        self.groups = folded.map(|n| n as u32);
+        self
+    }
+
+    /// Puts the launch at the end of what is recorded.
+    ///
+    /// # Panics
+    /// On a name the shader does not have, a missing one, or a tensor that is both read and written:
+    /// bugs of the caller, not of the data.
+    pub fn record(self) {
+        if self.gpu.has_failed() || self.groups.contains(&0) {
+            return;
+        }
+        let kernel = match self.gpu.0.pipelines.get(&self.gpu.0.device, &self.program) {
+            Ok(kernel) => kernel,
+            Err(e) => return self.gpu.fail(e),
+        };
+        let name = self.program.name();
+        let mut recorder = lock(&self.gpu.0.recorder);
+        let params = (!self.params.is_empty()).then(|| recorder.params(&self.gpu.0.device, &self.params));
+        let mut entries = Vec::with_capacity(kernel.bindings.len());
+        for binding in &kernel.bindings {
+            let resource = if binding.uniform {
+                let (buffer, offset) = params.as_ref().unwrap_or_else(|| panic!("{name}: no params given"));
+                let size = wgpu::BufferSize::new(self.params.len() as u64);
+                wgpu::BufferBinding { buffer, offset: *offset, size }
+            } else {
+                let (_, tensor) = self
+                    .bound
+                    .iter()
+                    .find(|(n, _)| *n == binding.name)
+                    .unwrap_or_else(|| panic!("{name}: nothing bound to `{}`", binding.name));
+                if binding.writes {
+                    let shared = self.bound.iter().filter(|(_, t)| t.buffer() == tensor.buffer()).count();
+                    assert!(shared == 1, "{name}: `{}` is written and also bound under another name", binding.name);
+                }
+                let size = wgpu::BufferSize::new(tensor.bytes().next_multiple_of(4));
+                wgpu::BufferBinding { buffer: tensor.buffer(), offset: 0, size }
+            };
+            let resource = wgpu::BindingResource::Buffer(resource);
+            entries.push(wgpu::BindGroupEntry { binding: binding.number, resource });
+        }
+        for (bound, _) in &self.bound {
+            assert!(kernel.bindings.iter().any(|b| b.name == *bound), "{name}: the shader has no `{bound}`");
+        }
+        let bindings = self.gpu.0.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(name),
+            layout: &kernel.layout,
+            entries: &entries,
+        });
+        log::trace!("{name} over {:?}", self.groups);
+        recorder.commands.push(Command::Dispatch { pipeline: kernel.pipeline.clone(), bindings, groups: self.groups });
+    }
+}

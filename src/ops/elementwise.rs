@@ -1,0 +1,177 @@
+//! Passes over every number that no neighbouring kernel could have done.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{contract, empty_f32, groups_of_64};
+use crate::gpu::{Dispatch, Program, shader};
+use crate::tensor::Tensor;
+
+/// x + y, with y repeated along the outer axes of x.
+///
+/// # Panics
+/// If the length of y does not divide that of x.
+#[track_caller]
+pub fn add(x: &Tensor, y: &Tensor) -> Tensor {
+    add_scaled(x, y, 1.0)
+}
+
+/// x − y, with y repeated along the outer axes of x.
+///
+/// # Panics
+/// As [`add`].
+#[track_caller]
+pub fn sub(x: &Tensor, y: &Tensor) -> Tensor {
+    add_scaled(x, y, -1.0)
+}
+
+#[track_caller]
+fn add_scaled(x: &Tensor, y: &Tensor, factor: f32) -> Tensor {
+    #[repr(C)]
+    #[derive(Clone, Copy, Pod, Zeroable)]
+    struct Params {
+        count: u32,
+        period: u32,
+        factor: f32,
+        pad: u32,
+    }
+    contract!(x.count() % y.count().max(1) == 0, "add: {} and {}", x.shape(), y.shape());
+    let out = empty_f32(x.gpu(), x.shape().clone());
+    Dispatch::new(x.gpu(), Program::of(shader::ELEMENTWISE_ADD))
+        .bind("x", x)
+        .bind("y", y)
+        .bind("out", &out)
+        .params(&Params { count: x.count() as u32, period: y.count() as u32, factor, pad: 0 })
+        .over(groups_of_64(x.count()))
+        .record();
+    out
+}
+
+/// x · sigmoid(x).
+pub fn silu(x: &Tensor) -> Tensor {
+    let out = empty_f32(x.gpu(), x.shape().clone());
+    Dispatch::new(x.gpu(), Program::of(shader::ELEMENTWISE_SILU))
+        .bind("x", x)
+        .bind("out", &out)
+        .params(&[x.count() as u32, 0, 0, 0])
+        .over(groups_of_64(x.count()))
+        .record();
+    out
+}
+
+/// x · scale + shift by channel. x: `[.., C, inner]`, `table`: `[C, 2]` as (scale, shift).
+///
+/// # Panics
+/// If the channels do not fit.
+#[track_caller]
+pub fn affine_channels(x: &Tensor, table: &Tensor, inner: usize) -> Tensor {
+    let c = table.count() / 2;
+    contract!(x.count() % (c * inner) == 0, "affine: {} with {c} channels of {inner}", x.shape());
+    let out = empty_f32(x.gpu(), x.shape().clone());
+    Dispatch::new(x.gpu(), Program::of(shader::ELEMENTWISE_AFFINE))
+        .bind("x", x)
+        .bind("table", table)
+        .bind("out", &out)
+        .params(&[x.count() as u32, inner as u32, c as u32, 0])
+        .over(groups_of_64(x.count()))
+        .record();
+    out
+}
+
+/// x where the mask is not 0, else y. x, y: same shape; mask: words, each for an equal run of numbers.
+///
+/// # Panics
+/// If the shapes do not fit.
+#[track_caller]
+pub fn choose(mask: &Tensor, x: &Tensor, y: &Tensor) -> Tensor {
+    let fits = x.dims() == y.dims() && x.count() % mask.count() == 0;
+    contract!(fits, "choose: {} or {} by {}", x.shape(), y.shape(), mask.shape());
+    let out = empty_f32(x.gpu(), x.shape().clone());
+    Dispatch::new(x.gpu(), Program::of(shader::ELEMENTWISE_CHOOSE))
+        .bind("x", x)
+        .bind("y", y)
+        .bind("mask", mask)
+        .bind("out", &out)
+        .params(&[x.count() as u32, (x.count() / mask.count()) as u32, 0, 0])
+        .over(groups_of_64(x.count()))
+        .record();
+    out
+}
+
+/// One Euler step of rectified flow under guidance: z + dt · (u + scale·(c − u)).
+/// z: `[n, ch, T, H, W]`, velocity: `[2n, ≥ ch, T, H, W]` (conditioned half first; its first `ch` channels count),
+/// dt: `[n, T]`, 0 for frames that must not move.
+///
+/// # Panics
+/// If the shapes do not fit.
+#[track_caller]
+pub fn euler_step(z: &Tensor, velocity: &Tensor, dt: &Tensor, scale: f32) -> Tensor {
+    #[repr(C)]
+    #[derive(Clone, Copy, Pod, Zeroable)]
+    struct Params {
+        count: u32,
+        ch: u32,
+        channels: u32,
+        t: u32,
+        hw: u32,
+        n: u32,
+        scale: f32,
+        pad: u32,
+    }
+    let ([n, ch, t, h, w], [n2, channels, vt, vh, vw]) = (z.sizes(), velocity.sizes());
+    let fits = n2 == 2 * n && channels >= ch && [vt, vh, vw] == [t, h, w] && dt.count() == n * t;
+    contract!(fits, "euler_step: z {}, velocity {}, dt {}", z.shape(), velocity.shape(), dt.shape());
+    let out = empty_f32(z.gpu(), z.shape().clone());
+    Dispatch::new(z.gpu(), Program::of(shader::ELEMENTWISE_EULER))
+        .bind("z", z)
+        .bind("velocity", velocity)
+        .bind("steps", dt)
+        .bind("out", &out)
+        .params(&Params {
+            count: z.count() as u32,
+            ch: ch as u32,
+            channels: channels as u32,
+            t: t as u32,
+            hw: (h * w) as u32,
+            n: n as u32,
+            scale,
+            pad: 0,
+        })
+        .over(groups_of_64(z.count()))
+        .record();
+    out
+}
+
+/// (1 − level)·z + level·noise on frames whose level is above 0, z elsewhere.
+/// z, noise: `[n, ch, T, H, W]`; levels: `[n, T]`.
+///
+/// # Panics
+/// If the shapes do not fit.
+#[track_caller]
+pub fn renoise(z: &Tensor, noise: &Tensor, levels: &Tensor) -> Tensor {
+    let [n, ch, t, h, w] = z.sizes();
+    let fits = noise.dims() == z.dims() && levels.count() == n * t;
+    contract!(fits, "renoise: z {}, noise {}, levels {}", z.shape(), noise.shape(), levels.shape());
+    let out = empty_f32(z.gpu(), z.shape().clone());
+    Dispatch::new(z.gpu(), Program::of(shader::ELEMENTWISE_RENOISE))
+        .bind("z", z)
+        .bind("noise", noise)
+        .bind("levels", levels)
+        .bind("out", &out)
+        .params(&[z.count() as u32, ch as u32, t as u32, (h * w) as u32])
+        .over(groups_of_64(z.count()))
+        .record();
+    out
+}
+
+pub(super) fn programs() -> Vec<Program> {
+    [
+        shader::ELEMENTWISE_ADD,
+        shader::ELEMENTWISE_SILU,
+        shader::ELEMENTWISE_AFFINE,
+        shader::ELEMENTWISE_CHOOSE,
+        shader::ELEMENTWISE_EULER,
+        shader::ELEMENTWISE_RENOISE,
+    ]
+    .map(Program::of)
+    .to_vec()
+}
