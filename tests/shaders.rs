@@ -6,9 +6,9 @@ use std::path::Path;
 #[test]
 fn every_program_validates() {
     let programs = residua::ops::programs();
-    let failures: Vec<String> =
+    let failures: BTreeSet<String> =
         programs.iter().filter_map(|p| p.validate().err().map(|e| format!("{}: {e}", p.name()))).collect();
-    assert!(failures.is_empty(), "{} of {} programs:\n{}", failures.len(), programs.len(), failures.join("\n"));
+    assert!(failures.is_empty(), "of {} programs:\n{}", programs.len(), failures.into_iter().collect::<Vec<_>>().join("\n"));
 }
 
 #[test]

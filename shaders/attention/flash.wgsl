@@ -24,9 +24,9 @@ fn main(
     let problem = flat / (blocks * p.heads);
     let first = (key_problem(problem) * p.heads + head) * p.keys + first_key(problem);
     let count = key_count(problem);
-    let from = ((problem * p.heads + head) * p.queries + query) * D4;
+    let start = ((problem * p.heads + head) * p.queries + query) * D4;
     //% for i in 0..D4
-    let q{i} = q[from + {i}u] * p.scale;
+    let q{i} = q[start + {i}u] * p.scale;
     var o{i} = vec4<f32>(0.0);
     //% end
     var best = -3.0e38;

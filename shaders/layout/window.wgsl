@@ -1,7 +1,7 @@
 // out[i₀, …, i₃] = x[i − before] inside x, else 0: zero padding and cropping of up to four axes, bit for bit.
 // use lib/grid
 
-struct Params { from: vec4<u32>, to: vec4<u32>, before: vec4<i32>, count: vec4<u32> }
+struct Params { have: vec4<u32>, to: vec4<u32>, before: vec4<i32>, count: vec4<u32> }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<u32>;
 @group(0) @binding(10) var<storage, read_write> out: array<u32>;
@@ -20,8 +20,8 @@ fn main(
         i / p.to.w % p.to.z,
         i % p.to.w,
     )) - p.before;
-    let inside = all(at >= vec4<i32>(0)) && all(at < vec4<i32>(p.from));
+    let inside = all(at >= vec4<i32>(0)) && all(at < vec4<i32>(p.have));
     let safe = vec4<u32>(max(at, vec4<i32>(0)));
-    let from = min(((safe.x * p.from.y + safe.y) * p.from.z + safe.z) * p.from.w + safe.w, arrayLength(&x) - 1u);
-    out[i] = select(0u, x[from], inside);
+    let source = min(((safe.x * p.have.y + safe.y) * p.have.z + safe.z) * p.have.w + safe.w, arrayLength(&x) - 1u);
+    out[i] = select(0u, x[source], inside);
 }

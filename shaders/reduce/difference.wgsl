@@ -22,10 +22,10 @@ fn main(
     let flat = flat_group(group, groups);
     if (flat >= p.segments * p.per_segment) { return; }
     let base = flat / p.per_segment * p.stride;
-    let from = flat % p.per_segment * PER;
-    let to = min(from + PER, p.len);
+    let start = flat % p.per_segment * PER;
+    let to = min(start + PER, p.len);
     var sum = vec4<f32>(0.0);
-    for (var i = from + l; i < to; i += WIDTH) {
+    for (var i = start + l; i < to; i += WIDTH) {
         let a = x[base + p.x_at + i];
         let b = y[base + p.y_at + i];
         sum += vec4<f32>(abs(a - b), abs(a), abs(b), 0.0);

@@ -17,11 +17,11 @@ fn main(
     @builtin(local_invocation_index) l: u32,
 ) {
     let flat = flat_group(group, groups);
-    let from = flat * PER;
-    if (from >= p.count) { return; }
-    let to = min(from + PER, p.count);
+    let start = flat * PER;
+    if (start >= p.count) { return; }
+    let to = min(start + PER, p.count);
     var sum = vec4<f32>(0.0);
-    for (var i = from + l; i < to; i += WIDTH) { sum += x[i]; }
+    for (var i = start + l; i < to; i += WIDTH) { sum += x[i]; }
     part[l] = sum;
     workgroupBarrier();
     if (l == 0u) {

@@ -57,16 +57,24 @@ impl Program {
     pub fn validate(&self) -> Result<()> {
         let linked = self.linked()?;
         let module = parse(&linked)?;
-        let capabilities = naga::valid::Capabilities::SUBGROUP;
+        let capabilities = naga::valid::Capabilities::SUBGROUP | naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
         naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities)
             .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
             .subgroup_operations(naga::valid::SubgroupOperationSet::all())
             .validate(&module)
             .map_err(|e| {
                 let line = e.spans().next().map_or(0, |(span, _)| span.location(&linked.text).line_number);
-                linked.error(line, e.into_inner().to_string())
+                linked.error(line, chain(e.as_inner()))
             })?;
         reflect(&module, &linked).map(|_| ())
+    }
+}
+
+/// An error with what lies behind it, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
     }
 }
 

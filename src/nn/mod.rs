@@ -1,1 +1,7 @@
-//! (being written)
+//! Layers: a struct of weights and one `forward`.
+
+mod conv;
+mod linear;
+
+
+pub use linear::Linear;

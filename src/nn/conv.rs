@@ -1,0 +1,1 @@
+//! Convolutions and group norm on channels-last data.

@@ -1,0 +1,47 @@
+//! The linear layer.
+
+use crate::error::Result;
+use crate::ops::{self, Activation, Target};
+use crate::tensor::{Tensor, Weights};
+
+/// y = activation(x · wᵀ + b), stored as `weight` `[out, in]` and perhaps `bias` `[out]`.
+pub struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    then: Activation,
+}
+
+impl Linear {
+    /// Loads `weight` and `bias`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Checkpoint`] if either is missing or mis-shaped.
+    pub fn load(w: &Weights, inputs: usize, outputs: usize) -> Result<Self> {
+        let bias = Some(w.get("bias", [outputs])?);
+        Ok(Self { weight: w.matrix("weight", [outputs, inputs])?, bias, then: Activation::None })
+    }
+
+    /// Loads a layer that has no bias.
+    ///
+    /// # Errors
+    /// [`crate::Error::Checkpoint`] if the weight is missing or mis-shaped.
+    pub fn bare(w: &Weights, inputs: usize, outputs: usize) -> Result<Self> {
+        Ok(Self { weight: w.matrix("weight", [outputs, inputs])?, bias: None, then: Activation::None })
+    }
+
+    /// The same layer with an activation behind it.
+    pub fn then(mut self, activation: Activation) -> Self {
+        self.then = activation;
+        self
+    }
+
+    /// x: `[.., in]` → `[.., out]`.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        self.forward_into(x, Target::Plain)
+    }
+
+    /// x: `[.., in]` → `[.., out]`, gated or added to something on the way out.
+    pub fn forward_into(&self, x: &Tensor, target: Target<'_>) -> Tensor {
+        ops::linear(x, &self.weight, self.bias.as_ref(), self.then, target)
+    }
+}
