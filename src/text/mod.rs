@@ -1,1 +1,10 @@
-//! (being written)
+//! Prompts on their way to a text encoder: grammar, cleaning, tokens. No GPU, no network.
+
+pub mod clean;
+mod html;
+mod repair;
+pub mod prompt;
+pub mod tokenizer;
+
+pub use clean::clean_caption;
+pub use tokenizer::Tokenizer;
