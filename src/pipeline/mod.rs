@@ -1,1 +1,4 @@
 //! (being written)
+
+pub mod mask_strategy;
+pub mod sizes;
