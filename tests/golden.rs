@@ -7,6 +7,10 @@ fn main() {
     // cargo passes its own flags (`--nocapture`, `--quiet`); only plain words are filters
     let filter = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let mut report = parity::Report::new(filter);
+    parity::text::run(&mut report);
+    parity::misc::run(&mut report);
+    let gpu = parity::gpu();
+    parity::stdit3::run(&mut report, &gpu);
     println!("\n{} passed, {} failed, {} skipped", report.passed, report.failed, report.skipped);
     if report.failed > 0 || report.passed == 0 {
         std::process::exit(1);

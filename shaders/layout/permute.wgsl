@@ -1,7 +1,11 @@
-// out[i₀, …, i₅] = x[Σ iₐ · strideₐ]: any transpose of up to six axes, bit for bit.
+// out[i₀, …, i₇] = x[Σ iₐ · strideₐ]: any transpose of up to eight axes, bit for bit.
 // use lib/grid
 
-struct Params { sizes_a: vec4<u32>, sizes_b: vec4<u32>, strides_a: vec4<u32>, strides_b: vec4<u32> }
+struct Params {
+    sizes_a: vec4<u32>, sizes_b: vec4<u32>,     // of the result, outermost first; unused outer axes are 1
+    strides_a: vec4<u32>, strides_b: vec4<u32>, // in x, of the same axes
+    count: vec4<u32>,
+}
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<u32>;
 @group(0) @binding(10) var<storage, read_write> out: array<u32>;
@@ -13,18 +17,16 @@ fn main(
     @builtin(local_invocation_index) l: u32,
 ) {
     let i = flat_group(group, groups) * 64u + l;
-    if (i >= p.sizes_b.z) { return; } // the count of all
+    if (i >= p.count.x) { return; }
     var rest = i;
-    var at = rest % p.sizes_b.y * p.strides_b.y;
-    rest /= p.sizes_b.y;
-    at += rest % p.sizes_b.x * p.strides_b.x;
-    rest /= p.sizes_b.x;
-    at += rest % p.sizes_a.w * p.strides_a.w;
-    rest /= p.sizes_a.w;
-    at += rest % p.sizes_a.z * p.strides_a.z;
-    rest /= p.sizes_a.z;
-    at += rest % p.sizes_a.y * p.strides_a.y;
-    rest /= p.sizes_a.y;
-    at += rest * p.strides_a.x;
+    var at = 0u;
+    //% for k in 0..4
+    at += rest % p.sizes_b[3u - {k}u] * p.strides_b[3u - {k}u];
+    rest /= p.sizes_b[3u - {k}u];
+    //% end
+    //% for k in 0..4
+    at += rest % p.sizes_a[3u - {k}u] * p.strides_a[3u - {k}u];
+    rest /= p.sizes_a[3u - {k}u];
+    //% end
     out[i] = x[at];
 }

@@ -191,6 +191,15 @@ impl Gpu {
         self.take_fault()
     }
 
+    /// Ends a step: hands over what was recorded and, on a device of our own, waits for it, so that progress and
+    /// step times mean something. A host's device is never waited for.
+    ///
+    /// # Errors
+    /// As [`Gpu::submit`].
+    pub fn end_step(&self) -> Result<()> {
+        if self.0.owned { self.wait() } else { self.submit() }
+    }
+
     /// Frees pooled buffers that no tensor uses.
     pub fn trim(&self) {
         lock(&self.0.pool).0.clear();
@@ -275,16 +284,21 @@ impl Gpu {
         buffer
     }
 
-    /// The first `bytes` of a buffer, after everything recorded before.
-    pub(crate) async fn read_bytes(&self, buffer: &wgpu::Buffer, bytes: u64) -> Result<Vec<u8>> {
-        let size = bytes.next_multiple_of(4);
+    /// The first bytes of some buffers, one after the other (each rounded up to 4), after everything
+    /// recorded before: one staging buffer and one wait, however many there are.
+    pub(crate) async fn read_bytes(&self, parts: &[(&wgpu::Buffer, u64)]) -> Result<Vec<u8>> {
+        let size: u64 = parts.iter().map(|(_, bytes)| bytes.next_multiple_of(4)).sum();
         let staging = self.0.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("residua/read"),
             size,
             usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
-        lock(&self.0.recorder).copy(buffer, &staging, size);
+        let mut at = 0;
+        for (buffer, bytes) in parts {
+            lock(&self.0.recorder).copy(buffer, &staging, at, bytes.next_multiple_of(4));
+            at += bytes.next_multiple_of(4);
+        }
         self.submit()?;
         let (sender, receiver) = oneshot();
         staging.map_async(wgpu::MapMode::Read, .., move |outcome| sender.send(outcome));
@@ -297,7 +311,7 @@ impl Gpu {
         receiver.await.map_err(|e| Error::DeviceLost(e.to_string()))?;
         self.take_fault()?;
         let view = staging.get_mapped_range(..).map_err(|e| Error::DeviceLost(e.to_string()))?;
-        Ok(view[..bytes as usize].to_vec())
+        Ok(view.to_vec())
     }
 }
 

@@ -8,7 +8,7 @@ const PARAMS_CHUNK: u64 = 256 << 10;
 
 enum Command {
     Dispatch { pipeline: wgpu::ComputePipeline, bindings: wgpu::BindGroup, groups: [u32; 3] },
-    Copy { from: wgpu::Buffer, to: wgpu::Buffer, bytes: u64 },
+    Copy { from: wgpu::Buffer, to: wgpu::Buffer, at: u64, bytes: u64 },
 }
 
 /// Everything recorded since the last submission.
@@ -47,8 +47,9 @@ impl Recorder {
         (buffer.clone(), offset)
     }
 
-    pub(super) fn copy(&mut self, from: &wgpu::Buffer, to: &wgpu::Buffer, bytes: u64) {
-        self.commands.push(Command::Copy { from: from.clone(), to: to.clone(), bytes });
+    /// Copies the first `bytes` of a buffer to offset `at` of another.
+    pub(super) fn copy(&mut self, from: &wgpu::Buffer, to: &wgpu::Buffer, at: u64, bytes: u64) {
+        self.commands.push(Command::Copy { from: from.clone(), to: to.clone(), at, bytes });
     }
 
     pub(super) fn clear(&mut self) {
@@ -68,7 +69,7 @@ impl Recorder {
         let mut commands = self.commands.drain(..).peekable();
         while let Some(command) = commands.next() {
             match command {
-                Command::Copy { from, to, bytes } => encoder.copy_buffer_to_buffer(&from, 0, &to, 0, bytes),
+                Command::Copy { from, to, at, bytes } => encoder.copy_buffer_to_buffer(&from, 0, &to, at, bytes),
                 first => {
                     // one pass for every run of dispatches: a pass of its own costs several times a dispatch
                     let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());

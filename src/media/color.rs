@@ -95,11 +95,11 @@ pub(super) fn from_420(planes: &Planes, (x0, y0): (usize, usize), (width, height
     let mut rgb = Vec::with_capacity(width * height * 3);
     for y in y0..y0 + height {
         let near = y / 2;
-        let far = if y % 2 == 0 { near.saturating_sub(1) } else { (near + 1).min(ch - 1) };
+        let far = if y.is_multiple_of(2) { near.saturating_sub(1) } else { (near + 1).min(ch - 1) };
         let chroma = |plane: &[u8], x: usize| {
             let column = |x: usize| 0.75 * plane[near * cw + x] as f32 + 0.25 * plane[far * cw + x] as f32;
             let left = column(x / 2);
-            if x % 2 == 0 { left } else { 0.5 * (left + column((x / 2 + 1).min(cw - 1))) }
+            if x.is_multiple_of(2) { left } else { 0.5 * (left + column((x / 2 + 1).min(cw - 1))) }
         };
         for x in x0..x0 + width {
             let luma = planes.y[y * planes.width + x] as f32;

@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::num::NonZeroU32;
 use std::path::Path;
+use std::slice::from_ref;
 
-use shiguredo_mp4::bitstream::h264::{H264SampleEntryConfig, build_avc1_box};
-use shiguredo_mp4::bitstream::nal::LengthSize;
+use shiguredo_mp4::bitstream::h264::{H264SampleEntryConfig, LengthSize, build_avc1_box};
 use shiguredo_mp4::boxes::{Brand, FtypBox, MoovBox, SampleEntry, StcoBox};
 use shiguredo_mp4::mux::{Mp4FileMuxer, Sample};
 use shiguredo_mp4::{Either, Encode, FixedPointNumber, TrackKind};
@@ -55,7 +55,7 @@ pub(super) fn write(path: &Path, out: &mut impl Write, frames: &Frames, crf: u8,
 fn index(frames: &Frames, coded: &Coded) -> std::result::Result<MoovBox, String> {
     let text = |e: shiguredo_mp4::Error| e.to_string();
     let config = H264SampleEntryConfig { length_size: LengthSize::FourBytes };
-    let mut entry = build_avc1_box(&[coded.sps.clone()], &[coded.pps.clone()], &config).map_err(text)?;
+    let mut entry = build_avc1_box(from_ref(&coded.sps), from_ref(&coded.pps), &config).map_err(text)?;
     entry.unknown_boxes.push(boxes::colr());
     let size = (frames.width, frames.height);
     let padded = size.0 % 2 + size.1 % 2 > 0;

@@ -7,8 +7,7 @@ use std::path::Path;
 
 use shiguredo_mp4::Decode;
 use shiguredo_mp4::aux::SampleTableAccessor;
-use shiguredo_mp4::bitstream::h264::{H264NalUnitType as Nal, parse_length_prefixed_nal_units};
-use shiguredo_mp4::bitstream::nal::LengthSize;
+use shiguredo_mp4::bitstream::h264::{H264NalUnitType as Nal, LengthSize, parse_length_prefixed_nal_units};
 use shiguredo_mp4::boxes::{Avc1Box, HdlrBox, MoovBox, SampleEntry, StblBox};
 
 use super::boxes;

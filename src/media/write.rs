@@ -1,6 +1,5 @@
 //! Putting frames into a file: whole, or not at all.
 
-use std::fs::Permissions;
 use std::io::{BufWriter, Error as IoError, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -108,7 +107,8 @@ fn builder(mode: u32) -> Builder<'static, 'static> {
     builder.prefix(".residua-").suffix(".part");
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
-    let _: (u32, Option<Permissions>) = (mode, None);
+    #[cfg(not(unix))]
+    let _ = mode;
     builder
 }
 

@@ -1,1 +1,3 @@
-//! (being written)
+//! The networks: config, load, forward. No files beyond a checkpoint, no steps, no policy.
+
+pub mod stdit3;

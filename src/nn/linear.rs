@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::ops::{self, Activation, Target};
-use crate::tensor::{Tensor, Weights};
+use crate::tensor::{Shape, Tensor, Weights};
 
 /// y = activation(x · wᵀ + b), stored as `weight` `[out, in]` and perhaps `bias` `[out]`.
 pub struct Linear {
@@ -27,6 +27,16 @@ impl Linear {
     /// [`crate::Error::Checkpoint`] if the weight is missing or mis-shaped.
     pub fn bare(w: &Weights, inputs: usize, outputs: usize) -> Result<Self> {
         Ok(Self { weight: w.matrix("weight", [outputs, inputs])?, bias: None, then: Activation::None })
+    }
+
+    /// Loads a layer whose weight is stored under another shape of the same order, such as a convolution
+    /// whose stride is its kernel.
+    ///
+    /// # Errors
+    /// [`crate::Error::Checkpoint`] if either tensor is missing or mis-shaped.
+    pub fn flat(w: &Weights, stored: impl Into<Shape>, inputs: usize, outputs: usize) -> Result<Self> {
+        let weight = w.matrix("weight", stored)?.reshape([outputs, inputs]);
+        Ok(Self { weight, bias: Some(w.get("bias", [outputs])?), then: Activation::None })
     }
 
     /// The same layer with an activation behind it.

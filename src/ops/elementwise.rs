@@ -163,6 +163,26 @@ pub fn renoise(z: &Tensor, noise: &Tensor, levels: &Tensor) -> Tensor {
     out
 }
 
+/// A sample of the Gaussian that an encoder describes: mean + e^(logvar / 2) · noise, logvar within −30 and 20.
+/// moments: `[.., 2c]`, means then log variances; noise: `[.., c]` → `[.., c]`.
+///
+/// # Panics
+/// If the shapes do not fit.
+#[track_caller]
+pub fn posterior(moments: &Tensor, noise: &Tensor) -> Tensor {
+    let ([rows, both], [noise_rows, c]) = (moments.as_rows(), noise.as_rows());
+    contract!(rows == noise_rows && both == 2 * c, "posterior: {} with noise {}", moments.shape(), noise.shape());
+    let out = empty_f32(moments.gpu(), noise.shape().clone());
+    Dispatch::new(moments.gpu(), Program::of(shader::ELEMENTWISE_POSTERIOR))
+        .bind("x", moments)
+        .bind("noise", noise)
+        .bind("out", &out)
+        .params(&[out.count() as u32, c as u32, 0, 0])
+        .over(groups_of_64(out.count()))
+        .record();
+    out
+}
+
 pub(super) fn programs() -> Vec<Program> {
     [
         shader::ELEMENTWISE_ADD,
@@ -171,6 +191,7 @@ pub(super) fn programs() -> Vec<Program> {
         shader::ELEMENTWISE_CHOOSE,
         shader::ELEMENTWISE_EULER,
         shader::ELEMENTWISE_RENOISE,
+        shader::ELEMENTWISE_POSTERIOR,
     ]
     .map(Program::of)
     .to_vec()

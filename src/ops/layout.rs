@@ -4,7 +4,7 @@ use super::{contract, empty_f32, groups_of_64};
 use crate::gpu::{Dispatch, Program, shader};
 use crate::tensor::Tensor;
 
-/// Reorders up to six axes: axis `a` of the result is axis `order[a]` of x.
+/// Reorders up to eight axes: axis `a` of the result is axis `order[a]` of x.
 ///
 /// # Panics
 /// If `order` is no permutation of the axes of x.
@@ -13,19 +13,19 @@ pub fn permute(x: &Tensor, order: &[usize]) -> Tensor {
     let dims = x.dims();
     let mut seen = order.to_vec();
     seen.sort_unstable();
-    let fits = seen.iter().copied().eq(0..dims.len()) && dims.len() <= 6;
+    let fits = seen.iter().copied().eq(0..dims.len()) && dims.len() <= 8;
     contract!(fits, "permute: {} by {order:?}", x.shape());
     let mut strides = vec![1u32; dims.len()];
     for a in (1..dims.len()).rev() {
         strides[a - 1] = strides[a] * dims[a] as u32;
     }
     let shape: Vec<usize> = order.iter().map(|&a| dims[a]).collect();
-    // right-aligned to six axes: sizes_a, sizes_b, strides_a, strides_b; the count in the spare of sizes_b
-    let mut params = [[1u32, 1, 1, 1], [1, 1, x.count() as u32, 0], [0; 4], [0; 4]];
-    for (a, &from) in order.iter().enumerate() {
-        let slot = a + 6 - order.len();
-        params[slot / 4][slot % 4] = dims[from] as u32;
-        params[2 + slot / 4][slot % 4] = strides[from];
+    // right-aligned to eight axes: sizes, then strides, then the count
+    let mut params = [[1u32; 4], [1; 4], [0; 4], [0; 4], [x.count() as u32, 0, 0, 0]];
+    for (a, &source) in order.iter().enumerate() {
+        let slot = a + 8 - order.len();
+        params[slot / 4][slot % 4] = dims[source] as u32;
+        params[2 + slot / 4][slot % 4] = strides[source];
     }
     let out = empty_f32(x.gpu(), shape);
     Dispatch::new(x.gpu(), Program::of(shader::LAYOUT_PERMUTE))

@@ -4,13 +4,15 @@
 
 mod attention;
 mod elementwise;
+mod join;
 mod layout;
 mod matmul;
 mod norm;
 mod reduce;
 
 pub use attention::{Keys, Sequences, attention, padded_head, split_heads};
-pub use elementwise::{add, affine_channels, choose, euler_step, renoise, silu, sub};
+pub use elementwise::{add, affine_channels, choose, euler_step, posterior, renoise, silu, sub};
+pub use join::join;
 pub use layout::{pack_rgba, permute, rows, window};
 pub use matmul::{Activation, Gate, Geometry, Target, conv, linear};
 pub use norm::{Modulate, group_norm, layer_norm, rms_norm};
@@ -31,6 +33,7 @@ pub(crate) use contract;
 pub fn programs() -> Vec<Program> {
     let mut all = attention::programs();
     all.extend(elementwise::programs());
+    all.extend(join::programs());
     all.extend(layout::programs());
     all.extend(matmul::programs());
     all.extend(norm::programs());

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 pub struct Checkpoint {
     files: Vec<(PathBuf, memmap2::Mmap)>,
     entries: BTreeMap<String, Place>,
+    outline: bool,
 }
 
 struct Place {
@@ -81,12 +82,10 @@ impl Checkpoint {
     }
 
     fn join(paths: &[PathBuf], index: Option<(&Path, &HashMap<String, String>)>) -> Result<Self> {
-        let mut joined = Self { files: Vec::new(), entries: BTreeMap::new() };
+        let mut joined = Self { files: Vec::new(), entries: BTreeMap::new(), outline: false };
         for path in paths {
             let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
-            // SAFETY: the map is read-only; a file changed by somebody else while we read gives wrong
-            // numbers or a fault, as with any reader of mapped checkpoints.
-            let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
+            let map = map(&file).map_err(|e| Error::io(path, e))?;
             let (header, metadata) = SafeTensors::read_metadata(&map)
                 .map_err(|e| Error::checkpoint(path, format!("is no complete safetensors file ({e}); download it again?")))?;
             let start = header + 8;
@@ -115,6 +114,29 @@ impl Checkpoint {
         Ok(joined)
     }
 
+    /// The names and shapes of a checkpoint without its numbers, from JSON such as `{"conv.bias": [8]}`: loading
+    /// a model from it checks every name and shape it asks for. Entries that are no list of sizes are notes.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read, [`Error::Checkpoint`] if it is no JSON object.
+    pub fn outline(path: &Path) -> Result<Self> {
+        let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+        let map = map(&file).map_err(|e| Error::io(path, e))?;
+        let listed: BTreeMap<String, serde_json::Value> =
+            serde_json::from_slice(&map).map_err(|e| Error::checkpoint(path, format!("is no list of tensors: {e}")))?;
+        let entries = listed
+            .into_iter()
+            .filter_map(|(name, sizes)| Some((name, serde_json::from_value(sizes).ok()?)))
+            .map(|(name, shape)| (name, Place { file: 0, dtype: Dtype::F32, shape, bytes: 0..0 }))
+            .collect();
+        Ok(Self { files: vec![(path.to_path_buf(), map)], entries, outline: true })
+    }
+
+    /// Whether there are names and shapes only.
+    pub(super) fn is_outline(&self) -> bool {
+        self.outline
+    }
+
     /// The file (of several, the first), for messages.
     pub fn path(&self) -> &Path {
         self.files.first().map_or(Path::new(""), |f| &f.0)
@@ -131,6 +153,12 @@ impl Checkpoint {
         let (path, map) = &self.files[place.file];
         Some(Entry { shape: &place.shape, file: path, dtype: place.dtype, bytes: &map[place.bytes.clone()] })
     }
+}
+
+fn map(file: &std::fs::File) -> std::io::Result<memmap2::Mmap> {
+    // SAFETY: the map is read-only; a file changed by somebody else while we read gives wrong
+    // numbers or a fault, as with any reader of mapped checkpoints.
+    unsafe { memmap2::Mmap::map(file) }
 }
 
 impl Entry<'_> {

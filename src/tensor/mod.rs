@@ -117,6 +117,11 @@ impl Gpu {
         self.filled(shape, DType::F32, |view| view.slice(..).copy_from_slice(bytemuck::cast_slice(data)))
     }
 
+    /// A tensor that has a shape but no memory, for checking what a model would load.
+    pub(crate) fn hollow(&self, shape: impl Into<Shape>) -> Tensor {
+        Tensor { shape: shape.into(), ..self.empty([1], DType::F32) }
+    }
+
     /// A fresh tensor written by `fill` (exactly its bytes) before the device first sees it.
     pub(crate) fn filled(
         &self,
@@ -131,6 +136,29 @@ impl Gpu {
         }
         let buffer = self.filled_buffer(bytes, fill);
         Tensor { storage: Arc::new(Storage { gpu: self.clone(), buffer, pooled: false }), shape, dtype }
+    }
+}
+
+impl Gpu {
+    /// The numbers of several tensors, widened to f32, in one transfer once everything recorded so far has run.
+    ///
+    /// # Errors
+    /// Whatever went wrong since the last submission.
+    pub async fn read_all(&self, tensors: &[&Tensor]) -> Result<Vec<Vec<f32>>> {
+        let parts: Vec<_> = tensors.iter().map(|t| (t.buffer(), t.bytes())).collect();
+        let bytes = self.read_bytes(&parts).await?;
+        let mut at = 0;
+        Ok(tensors
+            .iter()
+            .map(|t| {
+                let own = &bytes[at..at + t.bytes() as usize];
+                at += own.len().next_multiple_of(4);
+                match t.dtype {
+                    DType::F32 => bytemuck::pod_collect_to_vec(own),
+                    DType::F16 => own.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+                }
+            })
+            .collect())
     }
 }
 
@@ -201,11 +229,7 @@ impl Tensor {
     /// # Errors
     /// Whatever went wrong since the last submission.
     pub async fn read(&self) -> Result<Vec<f32>> {
-        let bytes = self.gpu().read_bytes(self.buffer(), self.bytes()).await?;
-        Ok(match self.dtype {
-            DType::F32 => bytemuck::pod_collect_to_vec(&bytes),
-            DType::F16 => bytes.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-        })
+        Ok(self.gpu().read_all(&[self]).await?.swap_remove(0))
     }
 
     /// [`Tensor::read`], waiting on this thread. For devices this crate opened.

@@ -1,10 +1,11 @@
 //! Walking a checkpoint by path, with shapes asked for at load.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 use super::{Checkpoint, DType, Entry, Shape, Tensor};
 use crate::error::{Error, Result};
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, lock};
 
 /// A place in a checkpoint: a prefix such as `spatial_blocks.3.attn`, and where its tensors go.
 #[derive(Clone)]
@@ -14,12 +15,28 @@ pub struct Weights {
     prefix: String,
     /// What a mismatch probably means, for messages.
     hint: &'static str,
+    /// Names and shapes are checked, numbers are not read.
+    dry: bool,
+    asked: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Weights {
     /// The root of a checkpoint; `hint` ends the message of a missing or mis-shaped tensor.
     pub fn new(gpu: &Gpu, checkpoint: Arc<Checkpoint>, hint: &'static str) -> Self {
-        Self { gpu: gpu.clone(), checkpoint, prefix: String::new(), hint }
+        let dry = checkpoint.is_outline();
+        Self { gpu: gpu.clone(), checkpoint, prefix: String::new(), hint, dry, asked: Arc::default() }
+    }
+
+    /// The same place, for checking only: loading from it asks for every name and shape, but reads no numbers
+    /// and takes no memory. What it gives must not be computed with.
+    pub fn dry(&self) -> Self {
+        Self { dry: true, ..self.clone() }
+    }
+
+    /// The tensors of the checkpoint that nobody has asked for by name and shape so far.
+    pub fn unasked(&self) -> Vec<String> {
+        let asked = lock(&self.asked);
+        self.checkpoint.names().filter(|n| !asked.contains(*n)).map(String::from).collect()
     }
 
     /// The device tensors go to.
@@ -61,7 +78,10 @@ impl Weights {
             Some(found) if found.shape != shape.dims() => {
                 Err(self.wrong(&full, format!("is {:?}, expected {shape}", found.shape)))
             }
-            Some(found) => Ok((full, found)),
+            Some(found) => {
+                lock(&self.asked).insert(full.clone());
+                Ok((full, found))
+            }
         }
     }
 
@@ -82,7 +102,32 @@ impl Weights {
     pub fn host(&self, name: &str, shape: impl Into<Shape>) -> Result<Vec<f32>> {
         let shape = shape.into();
         let (full, entry) = self.entry(name, &shape)?;
-        entry.widen(0..shape.count()).map_err(|dtype| self.wrong(&full, format!("is stored as {dtype}, expected a float type")))
+        if self.dry {
+            return Ok(vec![1.0; shape.count()]);
+        }
+        entry.widen(0..shape.count()).map_err(|dtype| self.no_float(&full, &dtype))
+    }
+
+    fn no_float(&self, name: &str, dtype: &str) -> Error {
+        self.wrong(name, format!("is stored as {dtype}, expected a float type"))
+    }
+
+    /// Rows of a table `[rows, C]` by index, on the host and widened to f32, one after the other: what a text
+    /// needs of an embedding that is far too large for the device.
+    ///
+    /// # Errors
+    /// As [`Weights::host`].
+    ///
+    /// # Panics
+    /// If an index is outside the table.
+    pub fn rows(&self, name: &str, [rows, c]: [usize; 2], index: &[u32]) -> Result<Vec<f32>> {
+        let (full, entry) = self.entry(name, &[rows, c].into())?;
+        let mut picked = Vec::with_capacity(index.len() * c);
+        for &i in index {
+            let at = i as usize * c;
+            picked.extend(entry.widen(at..at + c).map_err(|dtype| self.no_float(&full, &dtype))?);
+        }
+        Ok(picked)
     }
 
     /// A vector or small table as f32: biases, norms, modulation.
@@ -91,21 +136,36 @@ impl Weights {
     /// As [`Weights::host`].
     pub fn get(&self, name: &str, shape: impl Into<Shape>) -> Result<Tensor> {
         let shape = shape.into();
+        if self.dry {
+            self.entry(name, &shape)?;
+            return Ok(self.gpu.hollow(shape));
+        }
         Ok(self.gpu.upload(&self.host(name, shape.clone())?, shape))
     }
 
-    /// A matrix, kept as halves where the file holds halves, else as f32 (bf16 is widened).
+    /// A matrix, kept as halves where the file holds halves, else as f32 (bf16 is widened) unless only halves
+    /// fit one binding of this device.
     ///
     /// # Errors
     /// As [`Weights::host`].
     pub fn matrix(&self, name: &str, shape: impl Into<Shape>) -> Result<Tensor> {
         let shape = shape.into();
         let (_, entry) = self.entry(name, &shape)?;
-        if entry.is_f16() {
+        if entry.is_f16() && !self.dry {
             let bytes = entry.bytes();
             return Ok(self.gpu.filled(shape, DType::F16, |view| view.slice(..bytes.len()).copy_from_slice(bytes)));
         }
+        if !self.dry && (shape.count() * DType::F32.size()) as u64 > self.gpu.largest_tensor() {
+            log::warn!("`{}` is kept as halves: as f32 it is larger than one binding of this device", self.full(name));
+            return Ok(self.halves(&self.host(name, shape.clone())?, shape));
+        }
         self.get(name, shape)
+    }
+
+    fn halves(&self, numbers: &[f32], shape: Shape) -> Tensor {
+        let packed: Vec<half::f16> = numbers.iter().copied().map(half::f16::from_f32).collect();
+        let bytes: &[u8] = bytemuck::cast_slice(&packed);
+        self.gpu.filled(shape, DType::F16, |view| view.slice(..bytes.len()).copy_from_slice(bytes))
     }
 
     /// A matrix whose numbers `arrange` moves into the order a kernel reads, under a new shape.
@@ -122,12 +182,10 @@ impl Weights {
     ) -> Result<Tensor> {
         let (shape, to) = (shape.into(), to.into());
         let halves = self.entry(name, &shape)?.1.is_f16();
-        let numbers = arrange(&self.host(name, shape)?);
-        if !halves {
-            return Ok(self.gpu.upload(&numbers, to));
+        if self.dry {
+            return Ok(self.gpu.hollow(to));
         }
-        let packed: Vec<half::f16> = numbers.into_iter().map(half::f16::from_f32).collect();
-        let bytes: &[u8] = bytemuck::cast_slice(&packed);
-        Ok(self.gpu.filled(to, DType::F16, |view| view.slice(..bytes.len()).copy_from_slice(bytes)))
+        let numbers = arrange(&self.host(name, shape)?);
+        Ok(if halves { self.halves(&numbers, to) } else { self.gpu.upload(&numbers, to) })
     }
 }

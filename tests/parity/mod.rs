@@ -1,5 +1,9 @@
 //! What all parity tests share: where the fixtures are, how a case is reported.
 
+pub mod misc;
+pub mod stdit3;
+pub mod text;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +12,15 @@ pub fn root() -> PathBuf {
     std::env::var_os("RESIDUA_GOLDEN")
         .map(PathBuf::from)
         .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"))
+}
+
+/// The device of all parity tests: `RESIDUA_DEVICE` and `RESIDUA_KERNELS` choose another adapter or kernel family.
+pub fn gpu() -> residua::gpu::Gpu {
+    let prefs = residua::gpu::Prefs {
+        device: std::env::var("RESIDUA_DEVICE").ok(),
+        class: std::env::var("RESIDUA_KERNELS").ok().map(|k| k.parse().unwrap_or_else(|e| panic!("RESIDUA_KERNELS: {e}"))),
+    };
+    pollster::block_on(residua::gpu::Gpu::open(&prefs)).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// Prints one line per case and counts; `main` turns a miss (or no case at all) into a failure.

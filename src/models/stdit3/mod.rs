@@ -1,0 +1,313 @@
+//! STDiT3, the denoiser of Open-Sora v1.2.
+//!
+//! B batch (conditioned and unconditioned stacked) · T latent frames · S patches per frame · C width.
+//! Source: opensora/models/stdit/stdit3.py at tag v1.2.0. Departures from it are marked `differs:` with the reason.
+
+mod block;
+mod config;
+pub mod embed;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use block::{Around, Block, Conditioning, FinalLayer};
+pub use config::Config;
+
+use crate::cache::{Axis, ResidualCache};
+use crate::error::Result;
+use crate::gpu::Gpu;
+use crate::nn::{Linear, Mlp, Tap, TextKeys};
+use crate::ops::{self, Activation};
+use crate::tensor::{Checkpoint, Tensor, Weights};
+
+/// Ends the message of a tensor that does not fit.
+const HINT: &str = "is this the transformer of Open-Sora v1.2 that its config.json describes?";
+
+/// Sinusoid, two linear layers: of the timestep, and of the frame rate.
+struct ScalarEmbedder {
+    first: Linear,
+    second: Linear,
+}
+
+impl ScalarEmbedder {
+    fn load(w: &Weights, width: usize) -> Result<Self> {
+        Ok(Self {
+            first: Linear::load(&w.at("mlp.0"), embed::SINUSOID, width)?.then(Activation::Silu),
+            second: Linear::load(&w.at("mlp.2"), width, width)?,
+        })
+    }
+
+    /// One row for each value.
+    fn forward(&self, gpu: &Gpu, values: &[f64]) -> Tensor {
+        let rows: Vec<f32> = values.iter().flat_map(|&v| embed::sinusoid(v)).collect();
+        self.second.forward(&self.first.forward(&gpu.upload(&rows, [values.len(), embed::SINUSOID])))
+    }
+}
+
+/// Captions as the network sees them: projected, packed, with every layer's keys and values. Made once a prompt.
+pub struct Text {
+    keys: Vec<TextKeys>,
+    spans: Tensor,
+    samples: usize,
+}
+
+/// What depends on the size of a video only. Made once a run.
+pub struct Grid {
+    /// Latent size: frames, rows, columns.
+    latent: [usize; 3],
+    /// Token grid of the padded latent.
+    tokens: [usize; 3],
+    positions: Tensor,
+    angles: Tensor,
+}
+
+impl Grid {
+    /// Frames and tokens per frame.
+    pub fn frames_and_patches(&self) -> [usize; 2] {
+        [self.tokens[0], self.tokens[1] * self.tokens[2]]
+    }
+}
+
+/// Arguments of one forward pass.
+pub struct Input<'a> {
+    /// The latent, `[B, in, T, H, W]`.
+    pub x: &'a Tensor,
+    /// Of each sample, 0 to 1000.
+    pub timesteps: &'a [f64],
+    /// Frame rate of each sample; shorter lists repeat.
+    pub fps: &'a [f64],
+    /// Captions, from [`STDiT3::text`].
+    pub text: &'a Text,
+    /// Sizes, from [`STDiT3::grid`].
+    pub grid: &'a Grid,
+    /// `[B·T]`, false for frames that are given and shown clean; `None` if all are generated.
+    pub frame_mask: Option<&'a [bool]>,
+}
+
+/// The network.
+pub struct STDiT3 {
+    gpu: Gpu,
+    config: Config,
+    patch_embed: Linear,
+    time: ScalarEmbedder,
+    fps: ScalarEmbedder,
+    time_block: Linear,
+    captions: Mlp,
+    null_caption: Vec<f32>,
+    spatial: Vec<Block>,
+    temporal: Vec<Block>,
+    last: FinalLayer,
+    frequencies: Vec<f32>,
+}
+
+impl STDiT3 {
+    /// Loads the folder of a checkpoint: `config.json` and its safetensors.
+    ///
+    /// # Errors
+    /// [`crate::Error::Checkpoint`] naming the field or tensor that is wrong; [`crate::Error::Io`].
+    pub fn load(gpu: &Gpu, folder: &Path) -> Result<Self> {
+        let config = Config::read(folder)?;
+        let w = Weights::new(gpu, Arc::new(Checkpoint::open(folder)?), HINT);
+        let model = Self::from_weights(&w, config)?;
+        gpu.submit()?;
+        Ok(model)
+    }
+
+    fn from_weights(w: &Weights, config: Config) -> Result<Self> {
+        let (c, patch) = (config.hidden_size, config.patch());
+        let blocks = |name: &str, axis: Axis| {
+            (0..config.depth).map(|i| Block::load(&w.at(name).at(i), &config, i, axis)).collect::<Result<Vec<_>>>()
+        };
+        let [pt, ph, pw] = config.patch_size;
+        let patch_weight = [c, config.in_channels, pt, ph, pw];
+        let d = c / config.num_heads;
+        // Training averages this parameter from a bfloat16 copy: the stored values win over the formula.
+        let frequencies =
+            if w.has("rope.freqs") { w.host("rope.freqs", [d / 2])? } else { embed::rotary_frequencies(d) };
+        Ok(Self {
+            gpu: w.gpu().clone(),
+            patch_embed: Linear::flat(&w.at("x_embedder.proj"), patch_weight, config.in_channels * patch, c)?,
+            time: ScalarEmbedder::load(&w.at("t_embedder"), c)?,
+            fps: ScalarEmbedder::load(&w.at("fps_embedder"), c)?,
+            time_block: Linear::load(&w.at("t_block.1"), c, 6 * c)?,
+            captions: Mlp::load(&w.at("y_embedder.y_proj"), config.caption_channels, c, c)?,
+            null_caption: null_caption(w, &config)?,
+            spatial: blocks("spatial_blocks", Axis::Spatial)?,
+            temporal: blocks("temporal_blocks", Axis::Temporal)?,
+            last: FinalLayer::load(&w.at("final_layer"), &config)?,
+            frequencies,
+            config,
+        })
+    }
+
+    /// The sizes of the network.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The device the network lives on.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// The first `len` rows of the learned null caption, `[len, caption_channels]`; past its end the last row repeats.
+    pub fn null_caption(&self, len: usize) -> Vec<f32> {
+        let k = self.config.caption_channels;
+        let stored = self.null_caption.len() / k;
+        (0..len).flat_map(|i| self.null_caption[i.min(stored - 1) * k..][..k].iter().copied()).collect()
+    }
+
+    /// Projects captions and makes their keys and values. Each is `[len, caption_channels]` of a sample of the
+    /// batch, real tokens only.
+    pub fn text(&self, captions: &[&[f32]], tap: &mut Tap<'_>) -> Text {
+        let k = self.config.caption_channels;
+        let mut spans = Vec::with_capacity(2 * captions.len());
+        let mut first = 0;
+        for caption in captions {
+            let len = (caption.len() / k) as u32;
+            spans.extend([first, len]);
+            first += len;
+        }
+        let packed = self.gpu.upload(&captions.concat(), [first as usize, k]);
+        let tokens = self.captions.forward(&packed, ops::Target::Plain);
+        tap.see(|| "y_tokens".into(), || tokens.clone());
+        // in the order of execution: spatial, then temporal, at each depth
+        let blocks = self.spatial.iter().zip(&self.temporal).flat_map(|(s, t)| [s, t]);
+        Text {
+            keys: blocks.map(|b| b.text_keys(&tokens)).collect(),
+            spans: self.gpu.upload_words(&spans, [captions.len(), 2]),
+            samples: captions.len(),
+        }
+    }
+
+    /// Prepares for latents of `[T, H, W]` that stand for a video of `pixels` (height, width).
+    pub fn grid(&self, latent: [usize; 3], pixels: [f64; 2]) -> Grid {
+        let [pt, ph, pw] = self.config.patch_size;
+        let tokens = [latent[0].div_ceil(pt), latent[1].div_ceil(ph), latent[2].div_ceil(pw)];
+        let c = self.config.hidden_size;
+        let table = embed::positions([tokens[1], tokens[2]], pixels, self.config.input_sq_size, c);
+        let angles = embed::rotary(tokens[0], &self.frequencies);
+        Grid {
+            latent,
+            tokens,
+            positions: self.gpu.upload(&table, [tokens[1] * tokens[2], c]),
+            angles: self.gpu.upload(&angles, [tokens[0], self.frequencies.len(), 2]),
+        }
+    }
+
+    /// → `[B, out_channels, T, H, W]`; the first `in` channels are the velocity from noise to data.
+    ///
+    /// # Panics
+    /// If the input does not fit its grid, text or mask.
+    pub fn forward(&self, input: &Input<'_>, cache: &mut ResidualCache, tap: &mut Tap<'_>) -> Tensor {
+        let [batch, channels, t, h, w] = input.x.sizes();
+        let grid = input.grid;
+        let fits = [t, h, w] == grid.latent
+            && channels == self.config.in_channels
+            && batch == input.timesteps.len()
+            && batch == input.text.samples;
+        assert!(fits, "STDiT3: x {}, {} timesteps, grid {:?}", input.x.shape(), input.timesteps.len(), grid.latent);
+        let [frames, patches] = grid.frames_and_patches();
+
+        // differs: frames held fixed pick their conditioning rows up front, so the blocks have one path.
+        let fixed = input.frame_mask.filter(|mask| mask.contains(&false));
+        let conditioning = self.condition(input, fixed.is_some(), tap);
+        let t_own = if fixed.is_some() { first_rows(&conditioning, batch) } else { conditioning.clone() };
+
+        let embedded = self.patch_embed.forward(&self.patchify(input.x, grid));
+        tap.see(|| "x_embed".into(), || embedded.clone());
+        tap.see(|| "pos_emb".into(), || grid.positions.clone());
+        let x = ops::add(&embedded, &grid.positions);
+        tap.see(|| "x_in".into(), || x.clone());
+
+        let x = cache.stack(&x, |cache, x| {
+            let vectors = self.time_block.forward(&ops::silu(&conditioning));
+            tap.see(|| "t_mlp".into(), || first_rows(&vectors, batch));
+            let time = match fixed {
+                None => Conditioning { vectors: &vectors, tokens: frames * patches },
+                Some(mask) => {
+                    tap.see(|| "t0_mlp".into(), || last_rows(&vectors, batch));
+                    let pick = |(i, &moves): (usize, &bool)| (i / frames + if moves { 0 } else { batch }) as u32;
+                    let rows: Vec<u32> = mask.iter().enumerate().map(pick).collect();
+                    Conditioning { vectors: &ops::rows(&vectors, &rows), tokens: patches }
+                }
+            };
+            let around = Around { time, frames, patches, angles: &grid.angles, spans: &input.text.spans };
+            let mut x = x.clone();
+            for (depth, (spatial, temporal)) in self.spatial.iter().zip(&self.temporal).enumerate() {
+                x = spatial.forward(&x, &input.text.keys[2 * depth], &around, cache, tap);
+                x = temporal.forward(&x, &input.text.keys[2 * depth + 1], &around, cache, tap);
+            }
+            x
+        });
+
+        let tokens = match fixed {
+            None => self.last.forward(&x, &t_own, None),
+            Some(mask) => {
+                let words: Vec<u32> = mask.iter().map(|&m| u32::from(m)).collect();
+                let words = self.gpu.upload_words(&words, [batch, frames]);
+                self.last.forward(&x, &t_own, Some((&last_rows(&conditioning, batch), &words)))
+            }
+        };
+        tap.see(|| "final_tokens".into(), || tokens.clone());
+        self.unpatchify(&tokens, grid)
+    }
+
+    /// Timestep and frame rate as vectors, `[B, C]`; with frames held fixed `[2B, C]`, the second half at timestep 0.
+    fn condition(&self, input: &Input<'_>, fixed: bool, tap: &mut Tap<'_>) -> Tensor {
+        let batch = input.timesteps.len();
+        let mut timesteps = input.timesteps.to_vec();
+        let mut fps: Vec<f64> = (0..batch).map(|i| input.fps[i % input.fps.len()]).collect();
+        if fixed {
+            timesteps.resize(2 * batch, 0.0);
+            fps.extend_from_within(..);
+        }
+        let time = self.time.forward(&self.gpu, &timesteps);
+        let rate = self.fps.forward(&self.gpu, &fps);
+        let t = ops::add(&time, &rate);
+        tap.see(|| "t_embedder".into(), || first_rows(&time, batch));
+        tap.see(|| "fps_emb".into(), || first_rows(&rate, batch));
+        tap.see(|| "t".into(), || first_rows(&t, batch));
+        if fixed {
+            tap.see(|| "t0".into(), || last_rows(&t, batch));
+        }
+        t
+    }
+
+    /// `[B, in, T, H, W]` → `[B, T·S, in·patch]`, zero padded to whole patches; numbers of a token ordered (channel, t, h, w).
+    fn patchify(&self, x: &Tensor, grid: &Grid) -> Tensor {
+        let [batch, channels, ..] = x.sizes::<5>();
+        let ([t, h, w], [pt, ph, pw]) = (grid.tokens, self.config.patch_size);
+        let padded = [batch, channels, t * pt, h * ph, w * pw];
+        let x = if x.dims() == padded { x.clone() } else { ops::window(x, &[0; 5], &padded) };
+        let split = x.reshape([batch, channels, t, pt, h, ph, w, pw]);
+        ops::permute(&split, &[0, 2, 4, 6, 1, 3, 5, 7]).reshape([batch, t * h * w, channels * pt * ph * pw])
+    }
+
+    /// `[B, T·S, patch·out]` → `[B, out, T, H, W]`; numbers of a token ordered (t, h, w, channel).
+    fn unpatchify(&self, x: &Tensor, grid: &Grid) -> Tensor {
+        let [batch, ..] = x.sizes::<3>();
+        let ([t, h, w], [pt, ph, pw], out) = (grid.tokens, self.config.patch_size, self.config.out_channels());
+        let whole = ops::permute(&x.reshape([batch, t, h, w, pt, ph, pw, out]), &[0, 7, 1, 4, 2, 5, 3, 6]);
+        let whole = whole.reshape([batch, out, t * pt, h * ph, w * pw]);
+        let [lt, lh, lw] = grid.latent;
+        if [t * pt, h * ph, w * pw] == grid.latent { whole } else { ops::window(&whole, &[0; 5], &[batch, out, lt, lh, lw]) }
+    }
+}
+
+fn first_rows(x: &Tensor, count: usize) -> Tensor {
+    let [have, _] = x.as_rows();
+    if have == count { x.clone() } else { ops::rows(x, &(0..count as u32).collect::<Vec<_>>()) }
+}
+
+fn last_rows(x: &Tensor, count: usize) -> Tensor {
+    let [have, _] = x.as_rows();
+    ops::rows(x, &((have - count) as u32..have as u32).collect::<Vec<_>>())
+}
+
+/// The stored null caption, of whatever length the file has.
+fn null_caption(w: &Weights, config: &Config) -> Result<Vec<f32>> {
+    let name = "y_embedder.y_embedding";
+    let stored = w.shape_of(name).and_then(|s| s.first().copied()).filter(|&n| n > 0);
+    w.host(name, [stored.unwrap_or(config.model_max_length), config.caption_channels])
+}
