@@ -1,0 +1,261 @@
+//! Open-Sora v1.2: T5, STDiT3, rectified flow, VAE.
+//!
+//! Each stage loads its weights, works and frees them, so that the largest stage decides the memory.
+
+use std::path::{Path, PathBuf};
+
+use super::{Defaults, Plan, Request};
+use crate::cache::{ResidualCache, Run};
+use crate::diffusion::noise::torch_cpu_randn;
+use crate::diffusion::sampler::{self, Denoiser, Step};
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::media::Frames;
+use crate::models::stdit3::{self, Grid, Input, STDiT3, Text};
+use crate::models::t5::T5Encoder;
+use crate::models::vae::OpenSoraVae;
+use crate::nn::Tap;
+use crate::tensor::Tensor;
+use crate::text::tokenizer::Tokenizer;
+
+/// A model folder in the hub's layout, checked, with nothing loaded yet.
+pub struct OpenSora {
+    gpu: Gpu,
+    folder: PathBuf,
+    defaults: Defaults,
+    transformer: stdit3::Config,
+    tokenizer: Tokenizer,
+}
+
+/// A prompt as the text encoder understood it.
+pub struct Caption {
+    /// Tokens, with the end token.
+    pub tokens: Vec<u32>,
+    /// `[tokens, caption_channels]`
+    pub rows: Vec<f32>,
+}
+
+/// What a run of the sampler gave.
+pub struct Sampled {
+    /// `[1, channels, T, H, W]`
+    pub latents: Tensor,
+    /// Every step as it went.
+    pub steps: Vec<Step>,
+    /// Name and settings of the cache.
+    pub cache: String,
+    /// Bytes the cache held on the device between steps.
+    pub cache_bytes: u64,
+}
+
+/// A finished video.
+pub struct Video {
+    /// Its frames.
+    pub frames: Frames,
+    /// What they were decoded from, and how that was made.
+    pub sampled: Sampled,
+}
+
+/// Where a run stands.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The prompt has been encoded, into this many tokens.
+    Text(usize),
+    /// A denoising step is done.
+    Step(&'a Step),
+    /// Some frames of all are decoded.
+    Frames(usize, usize),
+}
+
+/// The parts of a model folder.
+const PARTS: [&str; 4] = ["transformer", "vae", "text_encoder", "tokenizer"];
+
+impl OpenSora {
+    /// Opens a folder: `transformer`, `vae`, `text_encoder`, `tokenizer`, and perhaps `scheduler` and `model_index.json`.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] naming the part or field that is missing or wrong.
+    pub fn open(gpu: &Gpu, folder: &Path) -> Result<Self> {
+        if !folder.is_dir() {
+            return Err(Error::checkpoint(folder, "there is no such model folder; it should hold ".to_string() + &PARTS.join(", ")));
+        }
+        if let Some(part) = PARTS.iter().find(|p| !folder.join(p).is_dir()) {
+            let problem = format!("has no folder `{part}`; a model folder holds {}", PARTS.join(", "));
+            return Err(Error::checkpoint(folder, problem));
+        }
+        Ok(Self {
+            gpu: gpu.clone(),
+            folder: folder.to_path_buf(),
+            defaults: Defaults::read(folder)?,
+            transformer: stdit3::Config::read(&folder.join("transformer"))?,
+            tokenizer: Tokenizer::open(&folder.join("tokenizer"))?,
+        })
+    }
+
+    /// What the folder offers where a request says nothing.
+    pub fn defaults(&self) -> &Defaults {
+        &self.defaults
+    }
+
+    /// The device stages run on.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// Resolves a request, before anything is loaded.
+    ///
+    /// # Errors
+    /// [`Error::Request`] naming the field; [`Error::Limit`] if a tensor would not fit the adapter.
+    pub fn plan(&self, request: &Request) -> Result<Plan> {
+        let plan = Plan::new(request, &self.defaults, &self.transformer)?;
+        let bytes = 4 * plan.largest_activation(&self.transformer) as u64;
+        if bytes > self.gpu.largest_tensor() {
+            return Err(Error::Limit {
+                what: format!("{} frames of {}x{} on `{}`", plan.frames, plan.width, plan.height, self.gpu.info().name),
+                need: format!("a tensor of {}", crate::gpu::mib(bytes)),
+                have: format!("{}; ask for fewer frames or a smaller size", crate::gpu::mib(self.gpu.largest_tensor())),
+            });
+        }
+        // the policy's own checks, before any work
+        self.cache_for(&plan)?;
+        Ok(plan)
+    }
+
+    fn cache_for(&self, plan: &Plan) -> Result<ResidualCache> {
+        let steps = plan.timesteps.len();
+        let mut cache = plan.cache.build(steps).map_or_else(ResidualCache::off, ResidualCache::new);
+        let [_, t, h, w] = plan.latent;
+        let [pt, ph, pw] = self.transformer.patch_size;
+        cache.begin(Run {
+            steps,
+            depth: self.transformer.depth,
+            batch: 2,
+            frames: t.div_ceil(pt),
+            patches: h.div_ceil(ph) * w.div_ceil(pw),
+        })?;
+        Ok(cache)
+    }
+
+    /// Tokenises and encodes the prompt. The encoder's weights are freed again.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if the encoder does not fit; whatever goes wrong on the device.
+    pub async fn encode(&self, plan: &Plan) -> Result<Caption> {
+        let most = self.transformer.model_max_length;
+        let tokens = self.tokenizer.encode(&plan.text, most);
+        if tokens.len() == most {
+            log::warn!("the prompt fills all {most} tokens the model reads; what follows is ignored");
+        }
+        let encoder = T5Encoder::load(&self.gpu, &self.folder.join("text_encoder"))?;
+        let width = encoder.config().d_model;
+        if width != self.transformer.caption_channels {
+            let problem = format!(
+                "gives {width} channels, but the transformer reads {}; these parts are not of one model",
+                self.transformer.caption_channels
+            );
+            return Err(Error::checkpoint(self.folder.join("text_encoder"), problem));
+        }
+        let rows = encoder.forward(&tokens)?.read().await?;
+        drop(encoder);
+        self.gpu.trim();
+        Ok(Caption { tokens, rows })
+    }
+
+    /// Loads the denoiser, for one or more [`OpenSora::sample`]s.
+    ///
+    /// # Errors
+    /// As [`STDiT3::load`].
+    pub fn load_transformer(&self) -> Result<STDiT3> {
+        STDiT3::load(&self.gpu, &self.folder.join("transformer"))
+    }
+
+    /// The start latent of a plan: given, or torch's CPU noise.
+    pub fn start(&self, plan: &Plan) -> Tensor {
+        let [c, t, h, w] = plan.latent;
+        let noise = plan.latents.clone().unwrap_or_else(|| torch_cpu_randn(plan.seed, c * t * h * w));
+        self.gpu.upload(&noise, [1, c, t, h, w])
+    }
+
+    /// Denoises. `seen` gets every step and says whether to go on.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`]; whatever goes wrong on the device.
+    pub async fn sample(
+        &self,
+        net: &STDiT3,
+        caption: &Caption,
+        plan: &Plan,
+        seen: &mut dyn FnMut(&Step) -> bool,
+    ) -> Result<Sampled> {
+        let mut cache = self.cache_for(plan)?;
+        let null = net.null_caption(caption.tokens.len());
+        let [_, t, h, w] = plan.latent;
+        let run = Conditioned {
+            net,
+            text: net.text(&[&caption.rows, &null], &mut Tap::Off),
+            grid: net.grid([t, h, w], [plan.height as f64, plan.width as f64]),
+            fps: plan.model_fps(),
+        };
+        let steps = sampler::Plan {
+            timesteps: vec![plan.timesteps.clone()],
+            guidance: plan.guidance as f32,
+            frame_mask: None,
+            noise: &mut |_| Vec::new(), // only drawn for given frames
+        };
+        let start = self.start(plan);
+        let (latents, steps) = sampler::sample(&run, &start, steps, &mut cache, &mut |step, _| seen(step)).await?;
+        Ok(Sampled { latents, steps, cache: cache.describe(), cache_bytes: cache.bytes() })
+    }
+
+    /// Decodes latents `[1, 4, T, H, W]`. `seen` gets the frames done and all, and says whether to go on.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`]; [`Error::Checkpoint`] if the VAE does not fit; whatever goes wrong on the device.
+    pub async fn decode(
+        &self,
+        latents: &Tensor,
+        frames: usize,
+        fps: f64,
+        seen: &mut dyn FnMut(usize, usize) -> bool,
+    ) -> Result<Frames> {
+        let vae = OpenSoraVae::load_decoder(&self.gpu, &self.folder.join("vae"))?;
+        let pixels = vae.decode_pixels(latents, frames, seen).await?;
+        drop(vae);
+        self.gpu.trim();
+        let [_, _, _, h, w] = latents.sizes::<5>();
+        Frames::from_pixels(&pixels, [3, frames, 8 * h, 8 * w], fps)
+    }
+
+    /// All of it: encode, denoise, decode. `seen` hears of every event and says whether to go on.
+    ///
+    /// # Errors
+    /// Those of the stages.
+    pub async fn generate(&self, request: &Request, seen: &mut dyn FnMut(Event<'_>) -> bool) -> Result<Video> {
+        let plan = self.plan(request)?;
+        let caption = self.encode(&plan).await?;
+        if !seen(Event::Text(caption.tokens.len())) {
+            return Err(Error::Cancelled);
+        }
+        let net = self.load_transformer()?;
+        let sampled = self.sample(&net, &caption, &plan, &mut |step| seen(Event::Step(step))).await?;
+        drop(net);
+        self.gpu.trim();
+        let mut decoded = |done: usize, all: usize| seen(Event::Frames(done, all));
+        let frames = self.decode(&sampled.latents, plan.frames, plan.fps, &mut decoded).await?;
+        Ok(Video { frames, sampled })
+    }
+}
+
+/// The denoiser of one prompt and size.
+struct Conditioned<'a> {
+    net: &'a STDiT3,
+    text: Text,
+    grid: Grid,
+    fps: f64,
+}
+
+impl Denoiser for Conditioned<'_> {
+    fn velocity(&self, z: &Tensor, timesteps: &[f64], frame_mask: Option<&[bool]>, cache: &mut ResidualCache) -> Tensor {
+        let input = Input { x: z, timesteps, fps: &[self.fps], text: &self.text, grid: &self.grid, frame_mask };
+        self.net.forward(&input, cache, &mut Tap::Off)
+    }
+}

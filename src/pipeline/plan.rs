@@ -1,0 +1,145 @@
+//! From a request to numbers that cannot be wrong.
+
+use super::sizes;
+use super::{Defaults, Request};
+use crate::cache::CacheSpec;
+use crate::diffusion::schedule::{RectifiedFlow, Rounding, TimestepTransform};
+use crate::error::{Error, Result};
+use crate::models::stdit3;
+use crate::text::clean::clean_caption;
+use crate::text::prompt::{Embedded, Scores, Segments};
+
+/// Largest side of a frame in pixels, and most frames and steps, that are taken for a wish and not for a slip.
+const MOST_PIXELS: usize = 8192;
+const MOST_FRAMES: usize = 4096;
+const MOST_STEPS: usize = 10_000;
+/// Longest prompt in bytes that is read at all.
+const MOST_PROMPT: usize = 64 << 10;
+/// Side of a latent cell in pixels.
+const FACTOR: usize = 8;
+
+/// A request resolved against a model: every number of a run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The text that is tokenised.
+    pub text: String,
+    /// Pixels as told to the model.
+    pub height: usize,
+    /// Pixels as told to the model.
+    pub width: usize,
+    /// Frames of the video.
+    pub frames: usize,
+    /// Frames per second of the video.
+    pub fps: f64,
+    /// Latent size `[channels, T, H, W]`.
+    pub latent: [usize; 4],
+    /// Timesteps, noise first.
+    pub timesteps: Vec<f64>,
+    /// Guidance scale.
+    pub guidance: f64,
+    /// Seed of the start noise.
+    pub seed: u64,
+    /// The start latent, if one was given.
+    pub latents: Option<Vec<f32>>,
+    /// The cache asked for.
+    pub cache: CacheSpec,
+}
+
+impl Plan {
+    pub(super) fn new(request: &Request, defaults: &Defaults, net: &stdit3::Config) -> Result<Self> {
+        let within = |field: &str, value: usize, least: usize, most: usize| {
+            if (least..=most).contains(&value) {
+                Ok(value)
+            } else {
+                Err(Error::request(field, format!("{value} is not between {least} and {most}")))
+            }
+        };
+        // a patch of the smallest network input is two latent cells
+        let height = within("height", request.height.unwrap_or(defaults.height), 2 * FACTOR, MOST_PIXELS)?;
+        let width = within("width", request.width.unwrap_or(defaults.width), 2 * FACTOR, MOST_PIXELS)?;
+        let frames = within("frames", request.frames.unwrap_or(defaults.frames), 1, MOST_FRAMES)?;
+        let steps = within("steps", request.steps.unwrap_or(defaults.steps), 1, MOST_STEPS)?;
+        let number = |field: &str, value: f64, least: f64, most: f64| {
+            if value >= least && value <= most {
+                Ok(value)
+            } else {
+                Err(Error::request(field, format!("{value} is not between {least} and {most}")))
+            }
+        };
+        let fps = number("fps", request.fps.unwrap_or(defaults.fps), 0.1, 1000.0)?;
+        let guidance = number("guidance scale", request.guidance.unwrap_or(defaults.guidance), 0.0, 1000.0)?;
+        let [t, h, w] = sizes::latent_size(frames, height, width);
+        let latent = [net.in_channels, t, h, w];
+        if let Some(given) = &request.latents {
+            let count: usize = latent.iter().product();
+            if given.len() != count {
+                let problem = format!("{} numbers were given, this video starts from [1, {}, {t}, {h}, {w}]", given.len(), latent[0]);
+                return Err(Error::request("latents", problem));
+            }
+            if let Some(i) = given.iter().position(|v| !v.is_finite()) {
+                return Err(Error::request("latents", format!("number {i} is {}", given[i])));
+            }
+        }
+        let transform = defaults.timestep_transform.then_some(TimestepTransform {
+            height,
+            width,
+            num_frames: frames,
+            rounding: Rounding::Exact,
+        });
+        Ok(Self {
+            text: text_of(request, defaults)?,
+            height,
+            width,
+            frames,
+            fps,
+            latent,
+            timesteps: RectifiedFlow { steps, transform }.timesteps(),
+            guidance,
+            seed: request.seed,
+            latents: request.latents.clone(),
+            cache: request.cache.clone(),
+        })
+    }
+
+    /// Frame rate as told to the model: single images have their own.
+    pub fn model_fps(&self) -> f64 {
+        sizes::model_fps(self.frames, self.fps)
+    }
+
+    /// Size of the video's frames: whole latent cells.
+    pub fn pixels(&self) -> [usize; 2] {
+        [self.latent[2] * FACTOR, self.latent[3] * FACTOR]
+    }
+
+    /// Numbers in the largest tensor of a denoising step.
+    pub(super) fn largest_activation(&self, net: &stdit3::Config) -> usize {
+        let [_, t, h, w] = self.latent;
+        let [pt, ph, pw] = net.patch_size;
+        let tokens = t.div_ceil(pt) * h.div_ceil(ph) * w.div_ceil(pw);
+        2 * tokens * net.mlp_width().max(3 * net.hidden_size)
+    }
+}
+
+/// The text for the tokeniser: grammar, scores and cleaning.
+fn text_of(request: &Request, defaults: &Defaults) -> Result<String> {
+    let prompt = &request.prompt;
+    let wrong = |problem: String| Err(Error::request("prompt", problem));
+    if prompt.trim().is_empty() {
+        return wrong("is empty; say what the video shows".into());
+    }
+    if prompt.len() > MOST_PROMPT {
+        return wrong(format!("is {} bytes long, at most {MOST_PROMPT} are read", prompt.len()));
+    }
+    let embedded = Embedded::split(prompt)?;
+    if embedded.reference_path.is_some() || embedded.mask_strategy.is_some() {
+        return wrong("asks for given frames (`reference_path`, `mask_strategy`), which this version cannot do".into());
+    }
+    let segments = Segments::split(&embedded.text)?;
+    if segments.texts.len() > 1 {
+        return wrong("has texts for several clips, but one clip is made; give one text".into());
+    }
+    let scores: &Scores = request.scores.as_ref().unwrap_or(&defaults.scores);
+    let scored = segments.map(|text| scores.append(text));
+    let clean = |text: &str| if defaults.clean_caption { clean_caption(text) } else { text.trim().to_lowercase() };
+    Ok(scored.map(clean).at(0).to_string())
+}
