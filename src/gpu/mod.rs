@@ -37,7 +37,12 @@ struct Inner {
     fault: Arc<Mutex<Option<Error>>>,
     live: AtomicU64,
     peak: AtomicU64,
+    /// Bytes of weights handed over since the last submission: each waits in a staging copy until then.
+    staged: AtomicU64,
 }
+
+/// Staged weights are pushed to the device at this many bytes, so that loading needs no second copy of a model.
+const STAGED: u64 = 64 << 20;
 
 /// Free buffers by size class.
 #[derive(Default)]
@@ -132,6 +137,7 @@ impl Gpu {
             fault: Arc::default(),
             live: AtomicU64::new(0),
             peak: AtomicU64::new(0),
+            staged: AtomicU64::new(0),
         }))
     }
 
@@ -281,6 +287,15 @@ impl Gpu {
         buffer.unmap();
         let live = self.0.live.fetch_add(size, Ordering::Relaxed) + size;
         self.0.peak.fetch_max(live, Ordering::Relaxed);
+        if self.0.staged.fetch_add(size, Ordering::Relaxed) + size > STAGED {
+            self.0.staged.store(0, Ordering::Relaxed);
+            self.0.queue.submit([]);
+            if self.0.owned
+                && let Err(e) = self.0.device.poll(wgpu::PollType::wait_indefinitely())
+            {
+                self.fail(Error::DeviceLost(e.to_string()));
+            }
+        }
         buffer
     }
 

@@ -89,7 +89,8 @@ pub(super) fn udta(key: &str, value: &str) -> UnknownBox {
     let keys = [&[0, 0, 0, 0, 0, 0, 0, 1], bytes(*b"mdta", key.as_bytes()).as_slice()].concat();
     let data = [&[0, 0, 0, 1, 0, 0, 0, 0], value.as_bytes()].concat(); // UTF-8, any locale
     let item = bytes([0, 0, 0, 1], &bytes(*b"data", &data)); // named by the number of its key
-    let meta = [&[0; 4], bytes(*b"hdlr", &handler).as_slice(), &bytes(*b"keys", &keys), &bytes(*b"ilst", &item)].concat();
+    let meta =
+        [&[0; 4], bytes(*b"hdlr", &handler).as_slice(), &bytes(*b"keys", &keys), &bytes(*b"ilst", &item)].concat();
     make(*b"udta", bytes(*b"meta", &meta))
 }
 

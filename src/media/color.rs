@@ -90,7 +90,12 @@ pub(super) fn to_420(rgb: &[u8], width: usize, height: usize, matrix: Matrix) ->
 }
 
 /// The RGB frame of a window [height, width] of 4:2:0 planes whose upper left pixel is `(x0, y0)`; chroma is bilinear.
-pub(super) fn from_420(planes: &Planes, (x0, y0): (usize, usize), (width, height): (usize, usize), matrix: Matrix) -> Vec<u8> {
+pub(super) fn from_420(
+    planes: &Planes,
+    (x0, y0): (usize, usize),
+    (width, height): (usize, usize),
+    matrix: Matrix,
+) -> Vec<u8> {
     let (cw, ch) = (planes.width / 2, planes.height / 2);
     let mut rgb = Vec::with_capacity(width * height * 3);
     for y in y0..y0 + height {

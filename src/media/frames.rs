@@ -50,7 +50,11 @@ impl Frames {
     /// If `x` does not have the length its shape says.
     pub fn from_pixels(x: &[f32], shape: [usize; 4], fps: f64) -> Result<Frames> {
         let [channels, count, height, width] = shape;
-        assert!(channels == 3 && x.len() == shape.iter().product::<usize>(), "{} numbers against shape {shape:?}", x.len());
+        assert!(
+            channels == 3 && x.len() == shape.iter().product::<usize>(),
+            "{} numbers against shape {shape:?}",
+            x.len()
+        );
         let (plane, volume) = (height * width, count * height * width);
         if let Some(at) = x.iter().position(|v| v.is_nan()) {
             let (c, t, i) = (at / volume, at % volume / plane, at % plane);

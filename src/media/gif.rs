@@ -51,7 +51,6 @@ pub(super) fn encode(frames: &Frames, recipe: Option<&serde_json::Value>) -> Res
     Ok(bytes)
 }
 
-
 /// The text of our comment, if the file has one; walks the blocks without decoding any.
 ///
 /// Source: GIF89a specification, sections 17 to 27.
@@ -76,7 +75,12 @@ pub(super) fn comment(mut file: impl Read) -> std::io::Result<Option<String>> {
                 sub_blocks(&mut file, false)?;
             }
             TRAILER => return Ok(None),
-            other => return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, format!("unknown GIF block {other:#x}"))),
+            other => {
+                return Err(std::io::Error::new(
+                    std::io::ErrorKind::InvalidData,
+                    format!("unknown GIF block {other:#x}"),
+                ));
+            }
         }
     }
 }

@@ -20,7 +20,13 @@ use crate::error::{Error, Result};
 const MIN_TIMESCALE: u32 = 10_000;
 
 /// Writes `ftyp`, `moov`, `mdat`: with the index in front, a browser plays before it has the whole file.
-pub(super) fn write(path: &Path, out: &mut impl Write, frames: &Frames, crf: u8, recipe: Option<&serde_json::Value>) -> Result<()> {
+pub(super) fn write(
+    path: &Path,
+    out: &mut impl Write,
+    frames: &Frames,
+    crf: u8,
+    recipe: Option<&serde_json::Value>,
+) -> Result<()> {
     let coded = h264::encode(frames, crf)?;
     let failed = |problem: String| Error::Encode { what: path.display().to_string(), problem };
     let mut moov = index(frames, &coded).map_err(failed)?;

@@ -47,7 +47,11 @@ pub fn read_mp4(path: &Path) -> Result<Frames> {
     let bytes = table.sample_count() as u64 * entry.visual.width as u64 * entry.visual.height as u64 * 3;
     if bytes > MAX_DECODED {
         let gib = |n: u64| format!("{:.1} GiB", n as f64 / (1u64 << 30) as f64);
-        return Err(Error::Limit { what: format!("decoding {}", path.display()), need: gib(bytes), have: gib(MAX_DECODED) });
+        return Err(Error::Limit {
+            what: format!("decoding {}", path.display()),
+            need: gib(bytes),
+            have: gib(MAX_DECODED),
+        });
     }
     frames(&mut file, &table, &entry, timescale).map_err(failed)
 }
@@ -107,7 +111,12 @@ fn video_track(moov: MoovBox) -> std::io::Result<(StblBox, u32)> {
     Ok((video.minf_box.stbl_box, video.mdhd_box.timescale.get()))
 }
 
-fn frames(file: &mut File, table: &SampleTableAccessor<StblBox>, entry: &Avc1Box, timescale: u32) -> std::io::Result<Frames> {
+fn frames(
+    file: &mut File,
+    table: &SampleTableAccessor<StblBox>,
+    entry: &Avc1Box,
+    timescale: u32,
+) -> std::io::Result<Frames> {
     let (coded_w, coded_h) = (entry.visual.width as usize, entry.visual.height as usize);
     if coded_w == 0 || coded_h == 0 || coded_w > MAX_SIDE || coded_h > MAX_SIDE {
         return Err(invalid(format!("a picture of {coded_w} x {coded_h} pixels")));

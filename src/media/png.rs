@@ -15,7 +15,12 @@ pub(super) fn frame_name(i: usize) -> String {
 }
 
 /// Writes all frames as one animation that loops for ever, or the only frame as a plain picture.
-pub(super) fn write(path: &Path, out: &mut impl Write, frames: &Frames, recipe: Option<&serde_json::Value>) -> Result<()> {
+pub(super) fn write(
+    path: &Path,
+    out: &mut impl Write,
+    frames: &Frames,
+    recipe: Option<&serde_json::Value>,
+) -> Result<()> {
     let count = frames.count();
     let body = || {
         let mut encoder = encoder(out, frames, recipe)?;
@@ -32,7 +37,13 @@ pub(super) fn write(path: &Path, out: &mut impl Write, frames: &Frames, recipe: 
 }
 
 /// Writes frame `i` alone.
-pub(super) fn write_frame(path: &Path, out: &mut impl Write, frames: &Frames, i: usize, recipe: Option<&serde_json::Value>) -> Result<()> {
+pub(super) fn write_frame(
+    path: &Path,
+    out: &mut impl Write,
+    frames: &Frames,
+    i: usize,
+    recipe: Option<&serde_json::Value>,
+) -> Result<()> {
     let body = || {
         let mut writer = encoder(out, frames, recipe)?.write_header()?;
         writer.write_image_data(frames.frame(i))?;
@@ -41,7 +52,11 @@ pub(super) fn write_frame(path: &Path, out: &mut impl Write, frames: &Frames, i:
     body().map_err(|e| failed(path, e))
 }
 
-fn encoder<W: Write>(out: W, frames: &Frames, recipe: Option<&serde_json::Value>) -> std::result::Result<Encoder<'static, W>, EncodingError> {
+fn encoder<W: Write>(
+    out: W,
+    frames: &Frames,
+    recipe: Option<&serde_json::Value>,
+) -> std::result::Result<Encoder<'static, W>, EncodingError> {
     let mut encoder = Encoder::new(out, frames.width as u32, frames.height as u32);
     encoder.set_color(ColorType::Rgb);
     encoder.set_depth(BitDepth::Eight);

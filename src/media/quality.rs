@@ -90,7 +90,8 @@ fn gaussian(n: usize) -> Vec<f64> {
 
 /// Separable weighted means over all windows inside the plane: [H - down + 1, W - across + 1].
 fn filter(plane: &[f64], width: usize, height: usize, across: &[f64], down: &[f64]) -> Vec<f64> {
-    let dot = |weights: &[f64], values: &mut dyn Iterator<Item = f64>| weights.iter().zip(values).map(|(w, v)| w * v).sum();
+    let dot =
+        |weights: &[f64], values: &mut dyn Iterator<Item = f64>| weights.iter().zip(values).map(|(w, v)| w * v).sum();
     let columns = width + 1 - across.len();
     let rows: Vec<f64> = plane
         .chunks_exact(width)

@@ -27,11 +27,7 @@ pub fn write_to(out: &mut impl Write, frames: &Frames, format: Format) -> Result
 /// Source: yuv4mpeg(5) of mjpegtools.
 pub(super) fn y4m(out: &mut impl Write, frames: &Frames) -> io::Result<()> {
     let (num, den) = rate(frames.fps);
-    writeln!(
-        out,
-        "YUV4MPEG2 W{} H{} F{num}:{den} Ip A1:1 C444 XCOLORRANGE=LIMITED",
-        frames.width, frames.height
-    )?;
+    writeln!(out, "YUV4MPEG2 W{} H{} F{num}:{den} Ip A1:1 C444 XCOLORRANGE=LIMITED", frames.width, frames.height)?;
     let area = frames.width * frames.height;
     let mut planes = vec![0; 3 * area];
     for frame in frames.iter() {

@@ -1,3 +1,5 @@
 //! The networks: config, load, forward. No files beyond a checkpoint, no steps, no policy.
 
 pub mod stdit3;
+pub mod t5;
+pub mod vae;

@@ -31,7 +31,11 @@ pub(super) fn text(html: &str) -> String {
                     rest = &rest[length..];
                     continue;
                 }
-                None => ("<".to_string(), 1),
+                None => {
+                    // an open comment is text up to the next `>`, tags in it and all
+                    let length = if rest.starts_with("<!--") { rest.find('>').map_or(1, |at| at + 1) } else { 1 };
+                    (rest[..length].to_string(), length)
+                }
             },
             '&' => entity(rest),
             _ => {
@@ -123,7 +127,12 @@ fn entity(rest: &str) -> (String, usize) {
         let digits = &number[usize::from(hex)..];
         let length = if hex { run(digits, |c| c.is_ascii_hexdigit()) } else { run(digits, |c| c.is_ascii_digit()) };
         if length == 0 {
-            return ("&".into(), 1);
+            // the reference's parser stops here if nothing ahead could end an entity
+            let raw = if rest.contains(';') { 2 } else { rest.len() };
+            return raw_entity(rest, raw);
+        }
+        if length == digits.len() {
+            return raw_entity(rest, rest.len());
         }
         let code = u32::from_str_radix(&digits[..length], if hex { 16 } else { 10 }).unwrap_or(u32::MAX);
         let c = match code {
@@ -140,6 +149,9 @@ fn entity(rest: &str) -> (String, usize) {
             0
         };
         let name = &body[..length];
+        if length > 0 && length == body.len() {
+            return raw_entity(rest, rest.len());
+        }
         let closed = format!("&{name};");
         let decoded = html_escape::decode_html_entities(&closed);
         // an unknown name keeps its `&` and, as in the reference, loses its `;`
@@ -147,6 +159,12 @@ fn entity(rest: &str) -> (String, usize) {
     };
     let semicolon = usize::from(length > 1 && rest[length..].starts_with(';'));
     (name, length + semicolon)
+}
+
+/// The first `length` bytes as they are. The reference's parser loses the `&` of two last characters `&x`.
+fn raw_entity(rest: &str, length: usize) -> (String, usize) {
+    let lost = usize::from(rest.len() == 2);
+    (rest[lost..length].to_string(), length)
 }
 
 #[cfg(test)]
@@ -180,6 +198,12 @@ mod tests {
             ("&lt;b&gt; caf&eacute; &#233;&#xe9; &#150;", "<b> café éé –"),
             ("&amp x & y &foo; &", "& x & y &foo &"),
             ("&#; &#x; &#99999999999; &#xd800;", "&#; &#x; \u{fffd} \u{fffd}"),
+            // the end of the text ends no entity
+            ("caf&eacute", "caf&eacute"),
+            ("x &#33", "x &#33"),
+            ("x &b", "x b"),
+            ("x &", "x &"),
+            ("&# <b>x</b>", "&# <b>x</b>"),
         ] {
             assert_eq!(text(html), want, "{html}");
         }
