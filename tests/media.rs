@@ -17,7 +17,9 @@ fn clip(width: usize, height: usize, count: usize) -> Frames {
                 let (u, v, s) = (x as f64 / 64.0, y as f64 / 64.0, t as f64 / 16.0);
                 let disc = (-((u - 0.2 - s).powi(2) + (v - 0.4).powi(2)) * 40.0).exp();
                 let wave = |phase: f64| 0.5 + 0.35 * (3.0 * u + 2.0 * v + 4.0 * s + phase).sin();
-                rgb.extend([wave(0.0), wave(2.0), wave(4.0)].map(|w| ((w * (1.0 - disc) + disc) * 255.0).round() as u8));
+                rgb.extend(
+                    [wave(0.0), wave(2.0), wave(4.0)].map(|w| ((w * (1.0 - disc) + disc) * 255.0).round() as u8),
+                );
             }
         }
     }
@@ -25,7 +27,8 @@ fn clip(width: usize, height: usize, count: usize) -> Frames {
 }
 
 /// Large patches of strong colours, for swapped channels and wrong matrices to show.
-const PATCHES: [[u8; 3]; 6] = [[220, 30, 40], [30, 200, 50], [40, 60, 230], [235, 235, 235], [20, 20, 20], [230, 210, 40]];
+const PATCHES: [[u8; 3]; 6] =
+    [[220, 30, 40], [30, 200, 50], [40, 60, 230], [235, 235, 235], [20, 20, 20], [230, 210, 40]];
 
 fn patches(count: usize) -> Frames {
     let (width, height) = (96, 64);
@@ -61,7 +64,8 @@ fn save(dir: &Path, name: &str, frames: &Frames) -> PathBuf {
 
 /// Names in a folder, hidden ones included.
 fn names(dir: &Path) -> Vec<String> {
-    let mut names: Vec<_> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> =
+        std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -199,7 +203,8 @@ fn mp4_quality_follows_crf() {
     let frames = clip(64, 64, 8);
     let sizes = [10, 20, 40].map(|crf| {
         let path = dir.path().join(format!("{crf}.mp4"));
-        let bytes = media::write(&path, &frames, Format::Mp4, &WriteOptions { crf, ..Default::default() }).unwrap().bytes;
+        let bytes =
+            media::write(&path, &frames, Format::Mp4, &WriteOptions { crf, ..Default::default() }).unwrap().bytes;
         (bytes, quality::psnr(&frames.rgb, &read_mp4(&path).unwrap().rgb))
     });
     println!("{sizes:?}");
@@ -296,7 +301,8 @@ fn png_and_apng_are_exact() {
     for (w, h, n) in [(37, 21, 5), (16, 16, 1)] {
         let frames = Frames { fps: 29.97, ..clip(w, h, n) };
         let path = save(dir.path(), &format!("{n}.png"), &frames);
-        let mut reader = png::Decoder::new(std::io::BufReader::new(std::fs::File::open(&path).unwrap())).read_info().unwrap();
+        let mut reader =
+            png::Decoder::new(std::io::BufReader::new(std::fs::File::open(&path).unwrap())).read_info().unwrap();
         let animation = reader.info().animation_control.map(|a| (a.num_frames, a.num_plays));
         assert_eq!(animation, (n > 1).then_some((n as u32, 0)), "one frame is a plain picture");
         for i in 0..n {
@@ -323,7 +329,8 @@ fn gif_keeps_frames_delays_and_recipe() {
     let dir = temporary();
     let frames = clip(64, 48, 12);
     let path = save(dir.path(), "a.gif", &frames);
-    let decoder = image::codecs::gif::GifDecoder::new(std::io::BufReader::new(std::fs::File::open(&path).unwrap())).unwrap();
+    let decoder =
+        image::codecs::gif::GifDecoder::new(std::io::BufReader::new(std::fs::File::open(&path).unwrap())).unwrap();
     let read = decoder.into_frames().collect_frames().unwrap();
     assert_eq!(read.len(), 12);
     let delays: Vec<u32> = read.iter().map(|f| f.delay().numer_denom_ms().0).collect();
@@ -401,7 +408,10 @@ fn refuses_to_overwrite_unless_asked() {
     media::write(&other, &first, Format::PngFolder, &WriteOptions::default()).unwrap();
     assert_eq!(names(&other).len(), 2);
     assert!(matches!(media::write(&other, &first, Format::Mp4, &forced), Err(Error::Request { .. })));
-    assert!(matches!(media::write(&dir.path().join("a.gif"), &first, Format::PngFolder, &forced), Err(Error::Request { .. })));
+    assert!(matches!(
+        media::write(&dir.path().join("a.gif"), &first, Format::PngFolder, &forced),
+        Err(Error::Request { .. })
+    ));
     assert!(matches!(media::check_writable(Path::new(".."), Format::PngFolder, true), Err(Error::Request { .. })));
     assert!(matches!(media::check_writable(Path::new("-"), Format::Mp4, true), Err(Error::Request { .. })));
     media::check_writable(Path::new("-"), Format::Y4m, false).unwrap();
