@@ -235,6 +235,11 @@ impl Gpu {
         lock(&self.0.fault).is_some()
     }
 
+    /// Records the filling of a texture from rows of pixels in a buffer; `bytes_per_row` is a multiple of 256.
+    pub(crate) fn fill_texture(&self, buffer: &wgpu::Buffer, at: u64, bytes_per_row: u32, texture: &wgpu::Texture) {
+        lock(&self.0.recorder).texture(buffer, at, bytes_per_row, texture);
+    }
+
     /// A buffer of at least `bytes`, from the pool if one fits.
     pub(crate) fn take_buffer(&self, bytes: u64) -> wgpu::Buffer {
         let mut size = size_class(bytes);
@@ -273,7 +278,7 @@ impl Gpu {
 
     /// A fresh buffer filled by `fill` before the GPU first sees it: no staging copy, no zero fill.
     pub(crate) fn filled_buffer(&self, bytes: u64, fill: impl FnOnce(&mut wgpu::BufferViewMut)) -> wgpu::Buffer {
-        let size = bytes.max(4).next_multiple_of(4);
+        let size = bytes.max(16).next_multiple_of(4); // a binding of vec4 holds at least one
         let buffer = self.0.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("residua/weights"),
             size,

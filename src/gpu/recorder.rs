@@ -9,6 +9,7 @@ const PARAMS_CHUNK: u64 = 256 << 10;
 enum Command {
     Dispatch { pipeline: wgpu::ComputePipeline, bindings: wgpu::BindGroup, groups: [u32; 3] },
     Copy { from: wgpu::Buffer, to: wgpu::Buffer, at: u64, bytes: u64 },
+    Texture { from: wgpu::Buffer, at: u64, bytes_per_row: u32, to: wgpu::Texture },
 }
 
 /// Everything recorded since the last submission.
@@ -52,6 +53,11 @@ impl Recorder {
         self.commands.push(Command::Copy { from: from.clone(), to: to.clone(), at, bytes });
     }
 
+    /// Fills a texture from rows of pixels that start at offset `at` of a buffer.
+    pub(super) fn texture(&mut self, from: &wgpu::Buffer, at: u64, bytes_per_row: u32, to: &wgpu::Texture) {
+        self.commands.push(Command::Texture { from: from.clone(), at, bytes_per_row, to: to.clone() });
+    }
+
     pub(super) fn clear(&mut self) {
         self.commands.clear();
         self.used = 0;
@@ -70,6 +76,15 @@ impl Recorder {
         while let Some(command) = commands.next() {
             match command {
                 Command::Copy { from, to, at, bytes } => encoder.copy_buffer_to_buffer(&from, 0, &to, at, bytes),
+                Command::Texture { from, at, bytes_per_row, to } => {
+                    let layout = wgpu::TexelCopyBufferLayout {
+                        offset: at,
+                        bytes_per_row: Some(bytes_per_row),
+                        rows_per_image: None,
+                    };
+                    let source = wgpu::TexelCopyBufferInfo { buffer: &from, layout };
+                    encoder.copy_buffer_to_texture(source, to.as_image_copy(), to.size());
+                }
                 first => {
                     // one pass for every run of dispatches: a pass of its own costs several times a dispatch
                     let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());

@@ -1,11 +1,13 @@
 //! From a request to frames: a checked plan, then text, sampler and decoder.
 
 pub mod mask_strategy;
-// mod open_sora;
+mod open_sora;
 mod plan;
 mod request;
 pub mod sizes;
+mod texture;
 
-// pub use open_sora::{Caption, Event, OpenSora, Sampled, Video};
+pub use open_sora::{Caption, Event, OpenSora, Sampled, Video};
 pub use plan::Plan;
+pub use texture::frame_textures;
 pub use request::{Defaults, Request};

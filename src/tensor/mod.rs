@@ -114,7 +114,9 @@ impl Gpu {
     pub(crate) fn upload_words(&self, data: &[u32], shape: impl Into<Shape>) -> Tensor {
         let shape = shape.into();
         assert_eq!(data.len(), shape.count(), "upload of {} numbers as {shape}", data.len());
-        self.filled(shape, DType::F32, |view| view.slice(..).copy_from_slice(bytemuck::cast_slice(data)))
+        let bytes: &[u8] = bytemuck::cast_slice(data);
+        // the buffer of a tensor without numbers still has a few bytes
+        self.filled(shape, DType::F32, |view| view.slice(..bytes.len()).copy_from_slice(bytes))
     }
 
     /// A tensor that has a shape but no memory, for checking what a model would load.
