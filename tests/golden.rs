@@ -11,6 +11,8 @@ fn main() {
     parity::misc::run(&mut report);
     let gpu = parity::gpu();
     parity::stdit3::run(&mut report, &gpu);
+    parity::t5::run(&mut report, &gpu);
+    parity::vae::run(&mut report, &gpu);
     println!("\n{} passed, {} failed, {} skipped", report.passed, report.failed, report.skipped);
     if report.failed > 0 || report.passed == 0 {
         std::process::exit(1);

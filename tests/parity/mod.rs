@@ -2,7 +2,9 @@
 
 pub mod misc;
 pub mod stdit3;
+pub mod t5;
 pub mod text;
+pub mod vae;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,188 @@
+//! Latents to pixels: chunks through the temporal part, then their frames through the spatial one.
+
+use std::collections::VecDeque;
+
+use super::config::Chunk;
+use super::{Decoder, OpenSoraVae, stretch};
+use crate::error::{Error, Result};
+use crate::nn::Tap;
+use crate::ops;
+use crate::tensor::Tensor;
+
+/// Some finished frames of one sample.
+pub struct Frames {
+    /// Which sample of the batch.
+    pub sample: usize,
+    /// The first of these frames in the video.
+    pub first: usize,
+    /// `[3, frames, H, W]`, nominally in [−1, 1], not clamped.
+    pub pixels: Tensor,
+}
+
+impl OpenSoraVae {
+    /// z: `[B, 4, Tz, h, w]` as the sampler returns it → `[B, 3, num_frames, 8h, 8w]`, nominally in [−1, 1].
+    ///
+    /// # Errors
+    /// [`Error::Request`] if the latents are not those of `num_frames` frames; what [`crate::gpu::Gpu::submit`] returns.
+    pub fn decode(&self, z: &Tensor, num_frames: usize) -> Result<Tensor> {
+        let mut groups = self.decode_frames(z, num_frames)?;
+        let mut parts = Vec::new();
+        while let Some((_, pixels)) = groups.next_group() {
+            parts.push(pixels);
+            self.gpu().submit()?;
+        }
+        let all = ops::join(&parts);
+        let [_, _, h, w, c] = all.sizes();
+        let video = ops::permute(&all.reshape([z.dims()[0], num_frames, h, w, c]), &[0, 4, 1, 2, 3]);
+        self.gpu().submit()?;
+        Ok(video)
+    }
+
+    /// [`OpenSoraVae::decode`] a few frames at a time, sample by sample and in order, so that a long video never lies in
+    /// memory at once. Work is recorded and submitted as the iterator is asked for more; to cancel, stop asking.
+    ///
+    /// # Errors
+    /// As [`OpenSoraVae::decode`]; trouble on the device comes with the next frames.
+    pub fn decode_frames(&self, z: &Tensor, num_frames: usize) -> Result<Decoding<'_>> {
+        let decoder = self.decoder()?;
+        let z = self.denormalized(z, num_frames)?;
+        let [batch, _, h, w, _] = z.sizes();
+        let together = self.frames_together(h * w);
+        let mut groups = VecDeque::new();
+        for sample in 0..batch {
+            for chunk in self.config.chunks(num_frames) {
+                let counts = |from: usize| Group { sample, chunk, from, count: together.min(chunk.frames - from) };
+                groups.extend((0..chunk.frames).step_by(together).map(counts));
+            }
+        }
+        Ok(Decoding { vae: self, decoder, z, groups, latents: None })
+    }
+
+    /// [`OpenSoraVae::decode`] of one video into host memory: `[3, num_frames, 8h, 8w]`, row-major. `seen` hears how
+    /// many frames are done and how many there are, before the first and after every group; where it returns false,
+    /// decoding stops.
+    ///
+    /// # Errors
+    /// As [`OpenSoraVae::decode`]; [`Error::Cancelled`] if `seen` said so.
+    pub async fn decode_pixels(
+        &self,
+        z: &Tensor,
+        num_frames: usize,
+        seen: &mut dyn FnMut(usize, usize) -> bool,
+    ) -> Result<Vec<f32>> {
+        if z.dims().first() != Some(&1) {
+            return Err(Error::request("latents", format!("are {}, expected one sample", z.shape())));
+        }
+        let mut all = Vec::new();
+        let mut go_on = |done| if seen(done, num_frames) { Ok(()) } else { Err(Error::Cancelled) };
+        let groups = self.decode_frames(z, num_frames)?;
+        go_on(0)?;
+        for frames in groups {
+            let Frames { first, pixels, .. } = frames?;
+            let [channels, count, h, w] = pixels.sizes();
+            all.resize(channels * num_frames * h * w, 0.0);
+            for (c, plane) in pixels.read().await?.chunks_exact(count * h * w).enumerate() {
+                let at = (c * num_frames + first) * h * w;
+                all[at..at + plane.len()].copy_from_slice(plane);
+            }
+            go_on(first + count)?;
+        }
+        Ok(all)
+    }
+
+    /// The first stage alone: z as for [`OpenSoraVae::decode`] → scaled spatial latents `[B, 4, num_frames, h, w]`.
+    ///
+    /// # Errors
+    /// As [`OpenSoraVae::decode`].
+    pub fn decode_time(&self, z: &Tensor, num_frames: usize) -> Result<Tensor> {
+        let decoder = self.decoder()?;
+        let z = self.denormalized(z, num_frames)?;
+        let [batch, _, h, w, _] = z.sizes();
+        let mut parts = Vec::new();
+        for sample in 0..batch {
+            for chunk in self.config.chunks(num_frames) {
+                parts.push(self.chunk_frames(decoder, &z, sample, chunk));
+            }
+        }
+        let all = ops::join(&parts);
+        let c = all.as_rows()[1];
+        self.gpu().submit()?;
+        Ok(ops::permute(&all.reshape([batch, num_frames, h, w, c]), &[0, 4, 1, 2, 3]))
+    }
+
+    /// z `[B, 4, Tz, h, w]` as the sampler returns it → `[B, Tz, h, w, 4]` as the decoder wants it.
+    fn denormalized(&self, z: &Tensor, num_frames: usize) -> Result<Tensor> {
+        let channels = self.config.temporal.embed_dim;
+        let latents = self.latent_size(num_frames, 0, 0)[0];
+        let fits = matches!(*z.dims(), [b, c, t, h, w] if c == channels && t == latents && b * t * h * w > 0);
+        if !fits {
+            return Err(Error::request(
+                "latents",
+                format!("are {}, expected [samples, {channels}, {latents}, rows, columns] for {num_frames} frames", z.shape()),
+            ));
+        }
+        Ok(ops::affine_channels(&ops::permute(z, &[0, 2, 3, 4, 1]), &self.scales.denormalize, 1))
+    }
+
+    /// The spatial latents of one chunk, `[frames, 1, h, w, 4]`: frames that only fill the last latent, which lie in
+    /// front, are dropped.
+    fn chunk_frames(&self, decoder: &Decoder, z: &Tensor, sample: usize, chunk: Chunk) -> Tensor {
+        let z = stretch(z, sample, chunk.latent, chunk.latents);
+        let all = decoder.temporal.forward(&z, &mut Tap::Off);
+        let [_, made, h, w, c] = all.sizes();
+        part(&all.reshape([made, 1, h, w, c]), made - chunk.frames, chunk.frames)
+    }
+}
+
+/// A video being decoded, a few frames at a time.
+pub struct Decoding<'a> {
+    vae: &'a OpenSoraVae,
+    decoder: &'a Decoder,
+    z: Tensor,
+    groups: VecDeque<Group>,
+    /// Spatial latents of the chunk at hand, `[frames, 1, h, w, 4]`.
+    latents: Option<Tensor>,
+}
+
+/// Frames that go through the spatial part together.
+#[derive(Clone, Copy)]
+struct Group {
+    sample: usize,
+    chunk: Chunk,
+    from: usize,
+    count: usize,
+}
+
+impl Decoding<'_> {
+    /// Records the next frames: `[frames, 1, H, W, 3]`.
+    fn next_group(&mut self) -> Option<(Group, Tensor)> {
+        let group = self.groups.pop_front()?;
+        if group.from == 0 {
+            let latents = self.vae.chunk_frames(self.decoder, &self.z, group.sample, group.chunk);
+            self.latents = Some(ops::affine_channels(&latents, &self.vae.scales.into_spatial, 1));
+        }
+        let own = part(self.latents.as_ref()?, group.from, group.count);
+        Some((group, self.decoder.spatial.forward(&own, &mut Tap::Off)))
+    }
+}
+
+impl Iterator for Decoding<'_> {
+    type Item = Result<Frames>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (Group { sample, chunk, from, .. }, pixels) = self.next_group()?;
+        let [n, _, h, w, c] = pixels.sizes();
+        let pixels = ops::permute(&pixels.reshape([n, h, w, c]), &[3, 0, 1, 2]);
+        if let Err(e) = self.vae.gpu().submit() {
+            self.groups.clear();
+            return Some(Err(e));
+        }
+        Some(Ok(Frames { sample, first: chunk.frame + from, pixels }))
+    }
+}
+
+/// Some images of x `[images, 1, h, w, C]`.
+fn part(x: &Tensor, from: usize, count: usize) -> Tensor {
+    let [_, t, h, w, c] = x.sizes();
+    ops::window(x, &[-(from as isize), 0, 0, 0, 0], &[count, t, h, w, c])
+}
