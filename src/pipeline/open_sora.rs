@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::media::Frames;
 use crate::models::stdit3::{self, Grid, Input, STDiT3, Text};
-use crate::models::t5::T5Encoder;
-use crate::models::vae::OpenSoraVae;
+use crate::models::t5::{self, T5Encoder};
+use crate::models::vae::{self, OpenSoraVae};
 use crate::nn::Tap;
 use crate::tensor::Tensor;
 use crate::text::tokenizer::Tokenizer;
@@ -24,6 +24,7 @@ pub struct OpenSora {
     folder: PathBuf,
     defaults: Defaults,
     transformer: stdit3::Config,
+    vae: vae::Config,
     tokenizer: Tokenizer,
 }
 
@@ -82,13 +83,23 @@ impl OpenSora {
             let problem = format!("has no folder `{part}`; a model folder holds {}", PARTS.join(", "));
             return Err(Error::checkpoint(folder, problem));
         }
-        Ok(Self {
-            gpu: gpu.clone(),
-            folder: folder.to_path_buf(),
-            defaults: Defaults::read(folder)?,
-            transformer: stdit3::Config::read(&folder.join("transformer"))?,
-            tokenizer: Tokenizer::open(&folder.join("tokenizer"))?,
-        })
+        let transformer = stdit3::Config::read(&folder.join("transformer"))?;
+        let vae = vae::Config::read(&folder.join("vae"))?;
+        let text = t5::Config::read(&folder.join("text_encoder"))?;
+        let apart = |part: &str, problem: String| {
+            Err(Error::checkpoint(folder.join(part), format!("{problem}; these parts are not of one model")))
+        };
+        if text.d_model != transformer.caption_channels {
+            let (gives, reads) = (text.d_model, transformer.caption_channels);
+            return apart("text_encoder", format!("gives {gives} channels, but the transformer reads {reads}"));
+        }
+        if vae.temporal.embed_dim != transformer.in_channels {
+            let (reads, gives) = (vae.temporal.embed_dim, transformer.in_channels);
+            return apart("vae", format!("reads latents of {reads} channels, but the transformer makes {gives}"));
+        }
+        let tokenizer = Tokenizer::open(&folder.join("tokenizer"))?;
+        let defaults = Defaults::read(folder)?;
+        Ok(Self { gpu: gpu.clone(), folder: folder.to_path_buf(), defaults, transformer, vae, tokenizer })
     }
 
     /// What the folder offers where a request says nothing.
@@ -106,7 +117,7 @@ impl OpenSora {
     /// # Errors
     /// [`Error::Request`] naming the field; [`Error::Limit`] if a tensor would not fit the adapter.
     pub fn plan(&self, request: &Request) -> Result<Plan> {
-        let plan = Plan::new(request, &self.defaults, &self.transformer)?;
+        let plan = Plan::new(request, &self.defaults, &self.transformer, &self.vae)?;
         let bytes = 4 * plan.largest_activation(&self.transformer) as u64;
         if bytes > self.gpu.largest_tensor() {
             return Err(Error::Limit {
@@ -146,14 +157,6 @@ impl OpenSora {
             log::warn!("the prompt fills all {most} tokens the model reads; what follows is ignored");
         }
         let encoder = T5Encoder::load(&self.gpu, &self.folder.join("text_encoder"))?;
-        let width = encoder.config().d_model;
-        if width != self.transformer.caption_channels {
-            let problem = format!(
-                "gives {width} channels, but the transformer reads {}; these parts are not of one model",
-                self.transformer.caption_channels
-            );
-            return Err(Error::checkpoint(self.folder.join("text_encoder"), problem));
-        }
         let rows = encoder.forward(&tokens)?.read().await?;
         drop(encoder);
         self.gpu.trim();
@@ -221,8 +224,8 @@ impl OpenSora {
         let pixels = vae.decode_pixels(latents, frames, seen).await?;
         drop(vae);
         self.gpu.trim();
-        let [_, _, _, h, w] = latents.sizes::<5>();
-        Frames::from_pixels(&pixels, [3, frames, 8 * h, 8 * w], fps)
+        let ([_, _, _, h, w], factor) = (latents.sizes::<5>(), self.vae.spatial.factor());
+        Frames::from_pixels(&pixels, [3, frames, factor * h, factor * w], fps)
     }
 
     /// All of it: encode, denoise, decode. `seen` hears of every event and says whether to go on.

@@ -5,7 +5,7 @@ use super::{Defaults, Request};
 use crate::cache::CacheSpec;
 use crate::diffusion::schedule::{RectifiedFlow, Rounding, TimestepTransform};
 use crate::error::{Error, Result};
-use crate::models::stdit3;
+use crate::models::{stdit3, vae};
 use crate::text::clean::clean_caption;
 use crate::text::prompt::{Embedded, Scores, Segments};
 
@@ -15,8 +15,6 @@ const MOST_FRAMES: usize = 4096;
 const MOST_STEPS: usize = 10_000;
 /// Longest prompt in bytes that is read at all.
 const MOST_PROMPT: usize = 64 << 10;
-/// Side of a latent cell in pixels.
-const FACTOR: usize = 8;
 
 /// A request resolved against a model: every number of a run.
 #[derive(Clone, Debug)]
@@ -43,10 +41,12 @@ pub struct Plan {
     pub latents: Option<Vec<f32>>,
     /// The cache asked for.
     pub cache: CacheSpec,
+    /// Side of a latent cell in pixels.
+    factor: usize,
 }
 
 impl Plan {
-    pub(super) fn new(request: &Request, defaults: &Defaults, net: &stdit3::Config) -> Result<Self> {
+    pub(super) fn new(request: &Request, defaults: &Defaults, net: &stdit3::Config, vae: &vae::Config) -> Result<Self> {
         let within = |field: &str, value: usize, least: usize, most: usize| {
             if (least..=most).contains(&value) {
                 Ok(value)
@@ -54,9 +54,10 @@ impl Plan {
                 Err(Error::request(field, format!("{value} is not between {least} and {most}")))
             }
         };
-        // a patch of the smallest network input is two latent cells
-        let height = within("height", request.height.unwrap_or(defaults.height), 2 * FACTOR, MOST_PIXELS)?;
-        let width = within("width", request.width.unwrap_or(defaults.width), 2 * FACTOR, MOST_PIXELS)?;
+        // the smallest video is a patch of two by two latent cells
+        let factor = vae.spatial.factor();
+        let height = within("height", request.height.unwrap_or(defaults.height), 2 * factor, MOST_PIXELS)?;
+        let width = within("width", request.width.unwrap_or(defaults.width), 2 * factor, MOST_PIXELS)?;
         let frames = within("frames", request.frames.unwrap_or(defaults.frames), 1, MOST_FRAMES)?;
         let steps = within("steps", request.steps.unwrap_or(defaults.steps), 1, MOST_STEPS)?;
         let number = |field: &str, value: f64, least: f64, most: f64| {
@@ -68,7 +69,7 @@ impl Plan {
         };
         let fps = number("fps", request.fps.unwrap_or(defaults.fps), 0.1, 1000.0)?;
         let guidance = number("guidance scale", request.guidance.unwrap_or(defaults.guidance), 0.0, 1000.0)?;
-        let [t, h, w] = sizes::latent_size(frames, height, width);
+        let [t, h, w] = vae.latent_size([frames, height, width]);
         let latent = [net.in_channels, t, h, w];
         if let Some(given) = &request.latents {
             let count: usize = latent.iter().product();
@@ -98,6 +99,7 @@ impl Plan {
             seed: request.seed,
             latents: request.latents.clone(),
             cache: request.cache.clone(),
+            factor,
         })
     }
 
@@ -108,7 +110,7 @@ impl Plan {
 
     /// Size of the video's frames: whole latent cells.
     pub fn pixels(&self) -> [usize; 2] {
-        [self.latent[2] * FACTOR, self.latent[3] * FACTOR]
+        [self.latent[2] * self.factor, self.latent[3] * self.factor]
     }
 
     /// Numbers in the largest tensor of a denoising step.
