@@ -65,12 +65,21 @@ fn forward(report: &mut Report, gpu: &Gpu, folder: &Path) {
         Ok(model) => model,
         Err(e) => return report.exact(&format!("stdit3/{}", name(folder)), false, e),
     };
-    for case in cases {
+    for case in &cases {
         let title = format!("stdit3/{}/{case}", name(folder));
         if !report.wants(&title) {
             continue;
         }
-        let want = of_case(&all, &case);
+        let mut want = of_case(&all, case);
+        if !want.keys().any(|n| !n.starts_with("in.")) {
+            // a mask of ones alone: the same as the case that differs from it in having no mask
+            let twin = cases.iter().find(|other| same_but_for_the_mask(&want, &of_case(&all, other)));
+            let Some(twin) = twin else {
+                report.skip(&title, "holds no expected tensor, and no case without a mask has its inputs");
+                continue;
+            };
+            want.insert("output".into(), all[&format!("{twin}/output")].clone());
+        }
         let x = &want["in.x"];
         let [b, t, h, w] = [x.shape[0], x.shape[2], x.shape[3], x.shape[4]];
         let mut stages: BTreeMap<String, Tensor> = BTreeMap::new();
@@ -108,6 +117,15 @@ fn forward(report: &mut Report, gpu: &Gpu, folder: &Path) {
         }
         report.error(&format!("{title} ({compared} stages, worst {at})"), worst, FORWARD);
     }
+}
+
+/// Whether `other` has the inputs of `case`, all of whose frames are generated, and an output but no frame mask.
+fn same_but_for_the_mask(case: &BTreeMap<String, Array>, other: &BTreeMap<String, Array>) -> bool {
+    let inputs = |c: &BTreeMap<String, Array>| -> Vec<(String, Vec<f32>)> {
+        c.iter().filter(|(n, _)| n.starts_with("in.") && *n != "in.x_mask").map(|(n, a)| (n.clone(), a.data.clone())).collect()
+    };
+    let ones = case.get("in.x_mask").is_some_and(|m| m.data.iter().all(|&v| v == 1.0));
+    ones && !other.contains_key("in.x_mask") && other.contains_key("output") && inputs(case) == inputs(other)
 }
 
 /// Our layouts to upstream's: heads lose their padding, temporal attention is listed patch by patch.
