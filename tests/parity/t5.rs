@@ -99,7 +99,9 @@ fn model(report: &mut Report, gpu: &Gpu, folder: &Path) {
             }
         };
         refused(report, &t5, &case);
-        for file in files(folder, "safetensors").iter().filter(|f| name(f).starts_with("encode") || name(f).starts_with("taps")) {
+        for file in
+            files(folder, "safetensors").iter().filter(|f| name(f).starts_with("encode") || name(f).starts_with("taps"))
+        {
             let case = format!("{case}/{}", name(file));
             let want = arrays(file);
             let key = if want.contains_key(&key) { &key } else { "last_hidden_state" };
@@ -118,11 +120,14 @@ fn encode(report: &mut Report, t5: &T5Encoder, want: &BTreeMap<String, Array>, k
     };
     let (texts, length) = (ids.shape[0], ids.shape[1]);
     let mask = want.get("attention_mask").map_or(vec![1.0; ids.data.len()], |m| m.data.clone());
-    let real: Vec<usize> =
-        mask.chunks_exact(length).map(|m| m.iter().take_while(|&&v| v != 0.0).count()).collect();
+    let real: Vec<usize> = mask.chunks_exact(length).map(|m| m.iter().take_while(|&&v| v != 0.0).count()).collect();
     assert_eq!(real.iter().sum::<usize>(), mask.iter().filter(|&&v| v != 0.0).count(), "{case}: padding is not behind");
-    let tokens: Vec<Vec<u32>> =
-        ids.data.chunks_exact(length).zip(&real).map(|(row, &n)| row[..n].iter().map(|&v| v as u32).collect()).collect();
+    let tokens: Vec<Vec<u32>> = ids
+        .data
+        .chunks_exact(length)
+        .zip(&real)
+        .map(|(row, &n)| row[..n].iter().map(|&v| v as u32).collect())
+        .collect();
     let tokens: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
     // stages come text by text
     let mut stages: BTreeMap<String, Vec<Tensor>> = BTreeMap::new();
@@ -158,7 +163,7 @@ fn encode(report: &mut Report, t5: &T5Encoder, want: &BTreeMap<String, Array>, k
                 continue;
             }
         };
-        if !(error <= worst) {
+        if error.is_nan() || error > worst {
             (worst, at) = (error, stage.clone());
         }
     }
@@ -197,7 +202,11 @@ fn refused(report: &mut Report, t5: &T5Encoder, case: &str) {
     let beyond = t5.forward(&[t5.config().vocab_size as u32]);
     let empty = t5.forward(&[]);
     let request = |r: &Result<Tensor>| matches!(r, Err(residua::Error::Request { .. }));
-    report.exact(&format!("{case}/refused"), request(&beyond) && request(&empty), "a token beyond the vocabulary, no token");
+    report.exact(
+        &format!("{case}/refused"),
+        request(&beyond) && request(&empty),
+        "a token beyond the vocabulary, no token",
+    );
 }
 
 fn buckets(report: &mut Report, want: &BTreeMap<String, Array>, case: &str) {
@@ -248,7 +257,11 @@ fn conditioning(
     let largest = y.data.iter().fold(0.0f64, |m, v| m.max(f64::from(v.abs())));
     report.error(&format!("{case}/y_cond"), worst / largest, BOUND);
     captions.extend(nulls);
-    report.error(&format!("{case}/packed"), max_abs(&captions, &want["y_packed_before_projection"].data) / largest, BOUND);
+    report.error(
+        &format!("{case}/packed"),
+        max_abs(&captions, &want["y_packed_before_projection"].data) / largest,
+        BOUND,
+    );
     lens.extend(lens.clone());
     report.exact(&format!("{case}/y_lens"), lens == want["y_lens"].data, format!("{lens:?}"));
     Ok(())

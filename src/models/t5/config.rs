@@ -124,9 +124,38 @@ impl Config {
             // the usual setting as integers, so that no rounding of a logarithm can move a border
             [12, 16, 23, 32, 46, 64, 91].iter().filter(|&&border| n >= border).count()
         } else {
-            let share = (n as f32 / exact as f32).ln() / (self.relative_attention_max_distance as f32 / exact as f32).ln();
+            let share =
+                (n as f32 / exact as f32).ln() / (self.relative_attention_max_distance as f32 / exact as f32).ln();
             (share * (half - exact) as f32) as usize
         };
         base + (exact + reached).min(half - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn xxl_passes_and_others_are_named() {
+        assert_eq!(Config::xxl().check(), Ok(()));
+        let refused = |c: Config| c.check().unwrap_err();
+        assert!(refused(Config { feed_forward_proj: "relu".into(), ..Config::xxl() }).contains("`relu`"));
+        assert!(refused(Config { model_type: "umt5".into(), ..Config::xxl() }).contains("`umt5`"));
+        assert!(refused(Config { num_heads: 0, ..Config::xxl() }).contains("num_heads is 0"));
+        assert!(refused(Config { d_ff: 1 << 40, ..Config::xxl() }).contains("d_ff"));
+        let near = Config { relative_attention_max_distance: 8, ..Config::xxl() };
+        assert!(refused(near).contains("relative_attention_max_distance is 8"));
+        assert!(refused(Config { layer_norm_epsilon: f32::NAN, ..Config::xxl() }).contains("layer_norm_epsilon"));
+    }
+
+    #[test]
+    fn a_bucket_stays_in_its_half() {
+        for buckets in [4, 5, 7, 16, 32, 64] {
+            let c = Config { relative_attention_num_buckets: buckets, ..Config::xxl() };
+            for distance in -400..400 {
+                assert!(c.bucket(distance) < buckets, "{buckets} buckets, {distance}");
+            }
+        }
     }
 }

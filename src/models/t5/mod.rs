@@ -111,7 +111,9 @@ impl T5Encoder {
             return Err(Error::request("prompt", "has no token; even an empty text has its end marker"));
         }
         if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab_size) {
-            let problem = format!("has token {id}, but the text encoder knows {vocab_size}; do tokenizer and encoder belong together?");
+            let problem = format!(
+                "has token {id}, but the text encoder knows {vocab_size}; do tokenizer and encoder belong together?"
+            );
             return Err(Error::request("prompt", problem));
         }
         let rows = self.weights.rows(self.embedding, [vocab_size, d_model], ids)?;

@@ -145,7 +145,8 @@ impl Config {
                 "VAE_Temporal_SD" => {}
                 "VAE_Temporal" => {
                     for field in SIZES {
-                        part.get(field).ok_or_else(|| wrong(format!("vae_temporal has no {field}, and is no VAE_Temporal_SD")))?;
+                        part.get(field)
+                            .ok_or_else(|| wrong(format!("vae_temporal has no {field}, and is no VAE_Temporal_SD")))?;
                     }
                 }
                 other => {
@@ -207,7 +208,11 @@ impl Config {
         }
         for (name, numbers) in [("scale", &self.scale), ("shift", &self.shift)] {
             if numbers.len() != self.temporal.embed_dim {
-                return Err(format!("{name} has {} numbers for {} latent channels", numbers.len(), self.temporal.embed_dim));
+                return Err(format!(
+                    "{name} has {} numbers for {} latent channels",
+                    numbers.len(),
+                    self.temporal.embed_dim
+                ));
             }
         }
         if !self.scale.iter().chain(&self.shift).all(|v| v.is_finite()) || self.scale.contains(&0.0) {
@@ -275,7 +280,9 @@ impl Temporal {
         grouped("vae_temporal.filters", self.filters, "num_groups", self.num_groups)?;
         if self.temporal_downsample.len() + 1 != levels {
             let have = self.temporal_downsample.len();
-            return Err(format!("vae_temporal.temporal_downsample has {have} entries for {levels} levels, expected one less"));
+            return Err(format!(
+                "vae_temporal.temporal_downsample has {have} entries for {levels} levels, expected one less"
+            ));
         }
         activation("vae_temporal.activation_fn", &self.activation_fn)
     }
@@ -288,7 +295,7 @@ fn within(name: &str, value: usize, most: usize) -> std::result::Result<(), Stri
 fn grouped(name: &str, width: usize, by: &str, groups: usize) -> std::result::Result<(), String> {
     within(name, width, 1 << 16)?;
     within(by, groups, 1 << 10)?;
-    if width % groups == 0 { Ok(()) } else { Err(format!("{name} has {width}, which {by} {groups} does not divide")) }
+    if width.is_multiple_of(groups) { Ok(()) } else { Err(format!("{name} has {width}, which {by} {groups} does not divide")) }
 }
 
 fn activation(name: &str, kind: &str) -> std::result::Result<(), String> {
@@ -309,5 +316,77 @@ fn parse<T: serde::de::DeserializeOwned>(value: &Value, path: &Path, field: &str
 fn spatial_file(folder: &Path, top: &Value) -> Option<PathBuf> {
     let named = top.pointer("/vae_2d/subfolder").and_then(Value::as_str);
     let plain = named.filter(|n| !n.is_empty() && !n.contains(['/', '\\']) && *n != "..");
-    [plain, Some("vae_2d"), Some("vae")].into_iter().flatten().map(|n| folder.join(n).join("config.json")).find(|p| p.is_file())
+    [plain, Some("vae_2d"), Some("vae")]
+        .into_iter()
+        .flatten()
+        .map(|n| folder.join(n).join("config.json"))
+        .find(|p| p.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latent_frames() {
+        let config = Config::default();
+        for (frames, latents) in
+            [(1, 1), (8, 2), (17, 5), (20, 6), (34, 10), (51, 15), (102, 30), (204, 60), (408, 120)]
+        {
+            assert_eq!(config.latent_size([frames, 480, 854]), [latents, 60, 106]);
+            let chunks = config.chunks(frames);
+            assert_eq!(chunks.iter().map(|c| c.frames).sum::<usize>(), frames);
+            assert_eq!(chunks.iter().map(|c| c.latents).sum::<usize>(), latents);
+            assert!(chunks.iter().all(|c| c.latent == c.frame / 17 * 5));
+        }
+    }
+
+    /// A folder with the published config, `field` replaced, read.
+    fn with(field: &str, value: Value) -> Result<Config> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut top = serde_json::json!({
+            "model_type": "VideoAutoencoderPipeline",
+            "micro_frame_size": 17,
+            "scale": SCALE, "shift": SHIFT,
+            "vae_2d": {"type": "VideoAutoencoderKL", "subfolder": "vae"},
+            "vae_temporal": {"type": "VAE_Temporal_SD", "from_pretrained": null},
+            "small": {"type": "VAE_Temporal", "filters": 8, "num_res_blocks": 1, "channel_multipliers": [1, 2],
+                "temporal_downsample": [true], "num_groups": 2},
+        });
+        *top.pointer_mut(field).unwrap() = value;
+        if field.starts_with("/small") {
+            top["vae_temporal"] = top["small"].clone();
+        }
+        std::fs::write(folder.path().join("config.json"), top.to_string()).unwrap();
+        Config::read(folder.path())
+    }
+
+    #[test]
+    fn published() {
+        assert_eq!(with("/micro_frame_size", 17.into()).unwrap(), Config::default());
+        assert_eq!(with("/micro_frame_size", Value::Null).unwrap().latent_size([51, 8, 8]), [13, 1, 1]);
+    }
+
+    #[test]
+    fn refusals_name_the_field() {
+        use serde_json::json;
+        for (field, value, told) in [
+            ("/micro_frame_size", json!(0), "micro_frame_size is 0"),
+            ("/micro_frame_size", json!("many"), "micro_frame_size"),
+            ("/scale", json!([1.0, 2.0]), "scale has 2 numbers"),
+            ("/scale", json!([1.0, 0.0, 1.0, 1.0]), "no scale 0"),
+            ("/model_type", json!("CausalVAEModel"), "CausalVAEModel"),
+            ("/vae_temporal/type", json!("VAE_Other"), "VAE_Other"),
+            ("/vae_2d/type", json!("Other"), "vae_2d.type"),
+            ("/small/filters", json!(7), "num_groups 2"),
+            ("/small/filters", json!(1u64 << 40), "filters"),
+            ("/small/filters", json!(-8), "vae_temporal"),
+            ("/small/num_groups", json!(0), "num_groups is 0"),
+            ("/small/temporal_downsample", json!([]), "temporal_downsample has 0 entries"),
+            ("/small/channel_multipliers", json!([]), "channel_multipliers is 0"),
+        ] {
+            let error = with(field, value).unwrap_err();
+            assert!(matches!(error, Error::Checkpoint { .. }) && error.to_string().contains(told), "{field}: {error}");
+        }
+    }
 }

@@ -118,7 +118,10 @@ impl OpenSoraVae {
         if !fits {
             return Err(Error::request(
                 "latents",
-                format!("are {}, expected [samples, {channels}, {latents}, rows, columns] for {num_frames} frames", z.shape()),
+                format!(
+                    "are {}, expected [samples, {channels}, {latents}, rows, columns] for {num_frames} frames",
+                    z.shape()
+                ),
             ));
         }
         Ok(ops::affine_channels(&ops::permute(z, &[0, 2, 3, 4, 1]), &self.scales.denormalize, 1))

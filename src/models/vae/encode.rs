@@ -66,7 +66,8 @@ impl OpenSoraVae {
         let moments_2d = ops::join(&parts).reshape([batch * frames, h, w, 2 * space_c]);
         let noise_2d = noise.map(|n| ops::permute(n.spatial, &[0, 2, 3, 1]));
         let sampled = sample_of(&moments_2d, noise_2d.as_ref());
-        let x_z = ops::affine_channels(&sampled, &self.scales.out_of_spatial, 1).reshape([batch, frames, h, w, space_c]);
+        let x_z =
+            ops::affine_channels(&sampled, &self.scales.out_of_spatial, 1).reshape([batch, frames, h, w, space_c]);
 
         let mut parts = Vec::new();
         for sample in 0..batch {
@@ -74,7 +75,8 @@ impl OpenSoraVae {
                 // what fills the last latent is zeros in front, and counts in the statistics of the norms
                 let full = chunk.latents * self.config.temporal.factor();
                 let own = stretch(&x_z, sample, chunk.frame, chunk.frames);
-                let padded = ops::window(&own, &[0, (full - chunk.frames) as isize, 0, 0, 0], &[1, full, h, w, space_c]);
+                let padded =
+                    ops::window(&own, &[0, (full - chunk.frames) as isize, 0, 0, 0], &[1, full, h, w, space_c]);
                 let moments = encoder.temporal.forward(&padded, &mut Tap::Off);
                 parts.push(moments.reshape([chunk.latents, h, w, 2 * time_c]));
                 self.gpu().submit()?;

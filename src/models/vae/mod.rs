@@ -162,7 +162,7 @@ impl OpenSoraVae {
         let largest = (0..widths.len()).map(|level| {
             // behind the upsampler the next smaller resolution's width is still there
             let width = widths[level].max(*widths.get(level + 1).unwrap_or(&0));
-            width * latents << (2 * (widths.len() - 1 - level))
+            (width * latents) << (2 * (widths.len() - 1 - level))
         });
         (GROUP_BYTES / (4 * largest.max().unwrap_or(1).max(1))).clamp(1, GROUP_FRAMES)
     }
