@@ -1,0 +1,199 @@
+//! Where results go: names, checks before the work, writing whole or not at all.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use residua::Error;
+use residua::media::{self, Format, Frames, WriteOptions, Written};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::args::Video;
+use super::exit::{Failure, Outcome};
+use super::screen::Screen;
+
+/// A place for the video that has been looked at.
+pub struct Target {
+    pub path: PathBuf,
+    pub format: Format,
+    crf: u8,
+    overwrite: bool,
+}
+
+impl Target {
+    /// The path asked for, or `stem` with an extension and, if that is taken, a number.
+    ///
+    /// # Errors
+    /// An unknown extension; a place that cannot be written to.
+    pub fn choose(args: &Video, stem: &str, extension: &str) -> Outcome<Self> {
+        let path = match &args.output {
+            Some(path) => path.clone(),
+            None => free_name(stem, extension, args.force),
+        };
+        let format = Format::from_path(&path)?;
+        media::check_writable(&path, format, args.force).map_err(Failure::output)?;
+        Ok(Self { path, format, crf: args.crf, overwrite: args.force })
+    }
+
+    pub fn is_stdout(&self) -> bool {
+        self.path.as_os_str() == "-"
+    }
+
+    /// Writes the video and tells of it. Returns its size in bytes.
+    ///
+    /// # Errors
+    /// If it cannot be encoded or written.
+    pub fn write(&self, frames: &Frames, recipe: Option<&Value>, screen: &Screen) -> Outcome<u64> {
+        let options = WriteOptions { crf: self.crf, recipe, overwrite: self.overwrite };
+        let Written { path, bytes } =
+            media::write(&self.path, frames, self.format, &options).map_err(Failure::output)?;
+        let hash = if path.is_file() { Some(sha256(&path)?) } else { None };
+        screen.event("output", json!({"path": path.display().to_string(), "bytes": bytes, "sha256": hash}));
+        if !screen.json && !self.is_stdout() {
+            screen.data(path.display());
+        }
+        Ok(bytes)
+    }
+}
+
+/// `stem.extension`, or `stem-1.extension` and so on, whatever is free.
+fn free_name(stem: &str, extension: &str, force: bool) -> PathBuf {
+    let name = |n: usize| match n {
+        0 => PathBuf::from(format!("{stem}.{extension}")),
+        _ => PathBuf::from(format!("{stem}-{n}.{extension}")),
+    };
+    (0..10_000).map(name).find(|p| force || p.symlink_metadata().is_err()).unwrap_or_else(|| name(0))
+}
+
+/// The words of a prompt as part of a file name, at most 40 characters.
+pub fn slug(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        match c {
+            c if c.is_alphanumeric() => out.extend(c.to_lowercase()),
+            _ if !out.is_empty() && !out.ends_with('-') => out.push('-'),
+            _ => {}
+        }
+    }
+    let cut: String = out.chars().take(40).collect();
+    let cut = cut.trim_matches('-');
+    if cut.is_empty() { "video".into() } else { cut.into() }
+}
+
+/// Checks the files that are to be written beside the video: each can be, and no two are the same.
+///
+/// # Errors
+/// Naming the flag.
+pub fn check_files(video: &Target, files: &[(&str, Option<&Path>)], overwrite: bool) -> Outcome {
+    let mut seen = vec![("output", video.path.as_path())];
+    for (flag, path) in files.iter().filter_map(|(flag, path)| Some((*flag, (*path)?))) {
+        if path.as_os_str() == "-" {
+            return Err(Failure::wrong(flag, "cannot go to standard output; name a file"));
+        }
+        if let Some((other, _)) = seen.iter().find(|(_, p)| *p == path) {
+            return Err(Failure::wrong(
+                flag,
+                format!("`{}` is where --{other} goes; name another file", path.display()),
+            ));
+        }
+        // any format that is a single file
+        media::check_writable(path, Format::Rgb, overwrite).map_err(|e| match e {
+            Error::Request { problem, .. } => Failure::output(Error::request(flag, problem)),
+            other => Failure::output(other),
+        })?;
+        seen.push((flag, path));
+    }
+    Ok(())
+}
+
+/// Writes a file, whole or not at all.
+///
+/// # Errors
+/// If the system refuses.
+pub fn write_file(path: &Path, bytes: &[u8], overwrite: bool) -> Outcome {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || -> std::io::Result<()> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".residua-").suffix(".part");
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut file = builder.tempfile_in(parent)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        if overwrite {
+            file.persist(path)?
+        } else {
+            file.persist_noclobber(path)?
+        };
+        Ok(())
+    };
+    write().map_err(|e| Failure::output(Error::io(path, e)))
+}
+
+/// Writes JSON for people to read.
+///
+/// # Errors
+/// If the system refuses.
+pub fn write_json(path: &Path, value: &Value, overwrite: bool) -> Outcome {
+    write_file(path, format!("{value:#}\n").as_bytes(), overwrite)
+}
+
+/// SHA-256 of a file, in hexadecimal.
+pub fn sha256(path: &Path) -> Outcome<String> {
+    hash(path, |file, hasher| std::io::copy(file, hasher).map(drop))
+}
+
+/// SHA-256 of the first and last MiB of a file that has more.
+pub fn sha256_of_ends(path: &Path) -> Outcome<String> {
+    const END: u64 = 1 << 20;
+    hash(path, |file, hasher| {
+        std::io::copy(&mut file.take(END), hasher)?;
+        file.seek(SeekFrom::End(-(END as i64)))?;
+        std::io::copy(file, hasher).map(drop)
+    })
+}
+
+fn hash(path: &Path, feed: impl Fn(&mut File, &mut Sink) -> std::io::Result<()>) -> Outcome<String> {
+    let mut sink = Sink(Sha256::new());
+    let fed = File::open(path).and_then(|mut file| feed(&mut file, &mut sink));
+    fed.map_err(|e| Error::io(path, e))?;
+    Ok(sink.0.finalize().iter().map(|b| format!("{b:02x}")).collect())
+}
+
+struct Sink(Sha256);
+
+impl Write for Sink {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        self.0.update(data);
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slugs() {
+        assert_eq!(slug("A red circle,  moving right!"), "a-red-circle-moving-right");
+        assert_eq!(slug("🐌 …"), "video");
+        assert_eq!(slug("蝸牛 on a leaf"), "蝸牛-on-a-leaf");
+        let long = slug(&"word ".repeat(30));
+        assert!(long.len() <= 40 && !long.ends_with('-'), "{long}");
+        assert!(!slug("../../etc/passwd").contains(['/', '.']));
+    }
+
+    #[test]
+    fn a_known_hash() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "abc").unwrap();
+        assert_eq!(sha256(file.path()).unwrap(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        std::fs::write(file.path(), vec![7; (1 << 20) + 1]).unwrap();
+        assert_ne!(sha256_of_ends(file.path()).unwrap(), sha256(file.path()).unwrap(), "the middle counts twice");
+    }
+}

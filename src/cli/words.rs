@@ -1,0 +1,96 @@
+//! The words of a request that need more than a parser: prompt, size, length, scores.
+
+use std::io::Read;
+
+use residua::cache::CacheSpec;
+use residua::pipeline::{Defaults, Request, sizes};
+use residua::text::prompt::Scores;
+
+use super::args::{Generate, Input, Size};
+use super::exit::{Failure, Outcome};
+use super::screen::Screen;
+
+/// What is read of a prompt on standard input; the pipeline takes far less.
+const MOST_INPUT: u64 = 1 << 20;
+
+/// The request that the flags make; its seed is drawn if none was given.
+///
+/// # Errors
+/// Wrong use, naming the flag.
+pub fn request(args: &Generate, screen: &Screen) -> Outcome<Request> {
+    let (height, width) = size(&args.size, screen)?;
+    let frames = args.size.frames.as_deref().map(sizes::frames).transpose()?;
+    Ok(Request {
+        prompt: prompt(&args.input)?,
+        height,
+        width,
+        frames,
+        fps: args.size.fps,
+        steps: args.sampling.steps,
+        guidance: args.sampling.cfg,
+        seed: args.sampling.seed.and_then(|s| s.0).unwrap_or_else(random_seed),
+        latents: None,
+        scores: None,
+        cache: args.cache.cache.parse::<CacheSpec>()?,
+    })
+}
+
+/// The scores asked for; what was left open is the model's.
+pub fn scores(input: &Input, defaults: &Defaults) -> Scores {
+    let own = defaults.scores.clone();
+    Scores {
+        aesthetic: input.aes.map_or(own.aesthetic, |s| s.0),
+        motion: input.flow.map_or(own.motion, |s| s.0),
+        camera_motion: input.camera_motion.clone().or(own.camera_motion),
+    }
+}
+
+fn prompt(input: &Input) -> Outcome<String> {
+    if input.prompt != "-" {
+        let text = input.prompt.to_str().ok_or_else(|| Failure::wrong("prompt", "is not valid UTF-8"))?;
+        return Ok(text.to_string());
+    }
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().lock().take(MOST_INPUT).read_to_end(&mut bytes);
+    read.map_err(|e| Failure::wrong("prompt", format!("standard input cannot be read: {e}")))?;
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        Failure::wrong("prompt", format!("standard input is not valid UTF-8 (from byte {at} on)"))
+    })?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_string())
+}
+
+/// Height and width, as far as they are given.
+fn size(size: &Size, screen: &Screen) -> Outcome<(Option<usize>, Option<usize>)> {
+    if let Some([height, width]) = size.image_size.as_deref() {
+        return Ok((Some(*height), Some(*width)));
+    }
+    let Some(resolution) = &size.resolution else { return Ok((size.height, size.width)) };
+    if let Some(ratio) = &size.aspect_ratio {
+        screen.say("note: --aspect-ratio is height:width, as Open-Sora has it; --aspect is width:height");
+        let (height, width) = sizes::image_size(resolution, ratio)?;
+        return Ok((Some(height), Some(width)));
+    }
+    let asked = size.aspect.as_deref().unwrap_or("16:9");
+    let turned = match asked.split_once(':') {
+        Some((w, h)) => format!("{h}:{w}"),
+        None => return Err(Failure::wrong("aspect", format!("`{asked}` is not a width:height such as 16:9"))),
+    };
+    let found = sizes::image_size(resolution, &turned).map_err(|e| {
+        let failure = Failure::from(e);
+        if size.aspect.is_some() {
+            failure.hint("--aspect is width:height; the list above has the height first")
+        } else {
+            failure
+        }
+    });
+    let (height, width) = found?;
+    Ok((Some(height), Some(width)))
+}
+
+/// A seed that is short enough to be copied by hand; torch's generator takes 32 bits anyway.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    // every RandomState starts from the system's randomness
+    std::hash::RandomState::new().build_hasher().finish() >> 32
+}

@@ -1,0 +1,322 @@
+//! The program from prompt to file, by its command line alone.
+
+#[path = "program/mod.rs"]
+mod program;
+#[path = "tiny_model/mod.rs"]
+mod tiny_model;
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+
+use program::{Ran, names, residua, run, run_with_input, scratch};
+use residua::media::{Frames, quality, read_mp4, read_recipe};
+use serde_json::Value;
+use tiny_model::{FRAMES, SIZE};
+
+const PROMPT: &str = "a red circle moving right on a blue background";
+
+/// `generate` with the tiny model, the prompt and a seed.
+fn generate(dir: &Path, args: &[&str]) -> Ran {
+    let model = tiny_model::folder().to_str().unwrap();
+    run(dir, &[&["generate", "-m", model, "-p", PROMPT, "-s", "7"], args].concat())
+}
+
+fn bytes(dir: &Path, name: &str) -> Vec<u8> {
+    std::fs::read(dir.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+fn events(ran: &Ran) -> Vec<Value> {
+    ran.text().lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{l}: {e}"))).collect()
+}
+
+fn event<'a>(events: &'a [Value], name: &str) -> &'a Value {
+    events.iter().find(|e| e["event"] == name).unwrap_or_else(|| panic!("no event `{name}`"))
+}
+
+#[test]
+fn a_video_and_its_latents_are_the_same_video() {
+    let dir = scratch();
+    let d = dir.path();
+    let model = tiny_model::folder().to_str().unwrap();
+    let ran = generate(d, &["-o", "a.png", "--latents-out", "a.safetensors"]).ok();
+    assert_eq!(ran.text(), "a.png");
+    let decode = |name: &str| run(d, &["decode", "a.safetensors", "-m", model, "-o", name, "--crf", "2"]).ok();
+    decode("b.png");
+    assert_eq!(bytes(d, "a.png"), bytes(d, "b.png"), "frames and recipe");
+    decode("b.rgb");
+    decode("b.mp4");
+    let exact = Frames { width: SIZE, height: SIZE, fps: 8.0, rgb: bytes(d, "b.rgb") };
+    let lossy = read_mp4(&d.join("b.mp4")).unwrap();
+    assert_eq!((lossy.width, lossy.height, lossy.count(), lossy.fps), (SIZE, SIZE, FRAMES, 8.0));
+    let psnr = quality::psnr(&exact.rgb, &lossy.rgb);
+    assert!(psnr > 26.0, "chroma at half resolution costs most on noise: PSNR {psnr:.1} dB");
+    generate(d, &["-o", "c.mp4", "--crf", "2"]).ok();
+    assert_eq!(bytes(d, "b.mp4"), bytes(d, "c.mp4"));
+    generate(d, &["-o", "frames"]).ok();
+    assert_eq!(names(&d.join("frames")).len(), FRAMES);
+    generate(d, &["-o", "c.gif"]).ok();
+    assert_eq!(read_recipe(&d.join("c.gif")).unwrap().unwrap()["prompt"], PROMPT);
+}
+
+#[test]
+fn a_seed_names_a_video() {
+    let dir = scratch();
+    let d = dir.path();
+    for (name, seed) in [("a.mp4", "11"), ("b.mp4", "11"), ("c.mp4", "12")] {
+        let model = tiny_model::folder().to_str().unwrap();
+        run(d, &["generate", "-m", model, "-p", PROMPT, "-s", seed, "-o", name]).ok();
+    }
+    assert_eq!(bytes(d, "a.mp4"), bytes(d, "b.mp4"));
+    assert_ne!(bytes(d, "a.mp4"), bytes(d, "c.mp4"));
+    // a seed that was drawn is told
+    let model = tiny_model::folder().to_str().unwrap();
+    let ran = run(d, &["generate", "-m", model, "-p", PROMPT, "--seed", "-1", "--json", "-o", "d.mp4"]).ok();
+    let seed = event(&events(&ran), "plan")["seed"].as_u64().unwrap();
+    assert!(ran.err.contains(&format!("seed {seed}")), "{}", ran.err);
+}
+
+#[test]
+fn a_cache_that_never_reuses_changes_nothing() {
+    let dir = scratch();
+    let d = dir.path();
+    for (name, cache) in
+        [("off", "off"), ("ones", "adacache:codebook=1.0:1"), ("moreg", "adacache:codebook=9:1,moreg=on")]
+    {
+        let (video, latents) = (format!("{name}.mp4"), format!("{name}.safetensors"));
+        generate(d, &["--cache", cache, "--no-metadata", "-o", &video, "--latents-out", &latents]).ok();
+    }
+    for name in ["ones", "moreg"] {
+        assert_eq!(bytes(d, "off.mp4"), bytes(d, &format!("{name}.mp4")));
+        assert_eq!(bytes(d, "off.safetensors"), bytes(d, &format!("{name}.safetensors")));
+    }
+    assert!(read_recipe(&d.join("off.mp4")).unwrap().is_none());
+}
+
+#[test]
+fn what_a_cache_did_is_told() {
+    let dir = scratch();
+    let d = dir.path();
+    let cache = "adacache:codebook=0.02:4/9.0:2,moreg=on";
+    let args = ["--cache", cache, "--steps", "12", "--verify-cache", "--trace", "t.json", "--sidecar", "-o", "a.mp4"];
+    let ran = generate(d, &args).ok();
+    let strip = ran.err.lines().find(|l| l.starts_with("steps ")).expect(&ran.err);
+    let marks = strip.split_whitespace().nth(1).unwrap();
+    let computed = marks.matches('#').count();
+    assert!(marks.len() == 12 && (2..12).contains(&computed), "{marks}");
+    let line = ran.err.lines().find(|l| l.starts_with("cache adacache+moreg: ")).expect(&ran.err);
+    assert!(line.contains(&format!(" {computed} of 12 steps computed (")), "{line}");
+    assert!(line.contains("x fewer), saved ") && line.contains(" s, cache memory "), "{line}");
+    let line = ran.err.lines().find(|l| l.starts_with("vs uncached, same seed: PSNR ")).expect(&ran.err);
+    assert!(line.contains(" dB, SSIM ") && line.contains(", worst frame "), "{line}");
+
+    let trace: Value = serde_json::from_slice(&bytes(d, "t.json")).unwrap();
+    let steps = trace["steps"].as_array().unwrap();
+    assert_eq!(steps.iter().filter(|s| s["computed"] == true).count(), computed);
+    assert!(steps.iter().all(|s| s["seconds"].as_f64().is_some_and(|v| v > 0.0)));
+    let row = steps.iter().flat_map(|s| s["rows"].as_array().unwrap()).next().expect("a measurement");
+    for field in ["avg_diff", "motion_score", "motion_gradient", "motion_factor", "cache_diff"] {
+        assert!(row[field].is_number(), "{field}: {row}");
+    }
+    assert!(row["new_rate"].as_u64().is_some_and(|r| r >= 1));
+    let sidecar: Value = serde_json::from_slice(&bytes(d, "a.json")).unwrap();
+    assert!(sidecar["seconds"]["denoise"].as_f64().is_some_and(|v| v > 0.0));
+    let recipe = read_recipe(&d.join("a.mp4")).unwrap().unwrap();
+    assert!(recipe.get("seconds").is_none(), "times differ between two runs of one recipe");
+    assert_eq!(recipe["cache"]["computed"], computed);
+}
+
+#[test]
+fn events_for_programs() {
+    let dir = scratch();
+    let args = ["--json", "-q", "--cache", "adacache:codebook=9:2", "--verify-cache", "--latents-out", "l.safetensors"];
+    let ran = generate(dir.path(), &[&args[..], &["-o", "a.mp4"]].concat()).ok();
+    assert_eq!(ran.err, "");
+    let events = events(&ran);
+    assert_eq!((events[0]["event"].as_str(), events[0]["v"].as_u64()), (Some("plan"), Some(1)));
+    assert_eq!(events[0]["size"], serde_json::json!([SIZE, SIZE]));
+    let steps: Vec<&Value> = events.iter().filter(|e| e["event"] == "step" && e.get("run").is_none()).collect();
+    let numbers: Vec<u64> = steps.iter().map(|s| s["i"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, [1, 2, 3, 4, 5, 6]);
+    assert!(steps.iter().all(|s| s["n"] == 6 && s["computed"].is_boolean()));
+    let place = |name: &str| events.iter().position(|e| e["event"] == name).expect(name);
+    assert!(place("latents") < place("decode"), "latents are saved before decoding starts");
+    let output = event(&events, "output");
+    assert_eq!(output["bytes"].as_u64().unwrap() as usize, bytes(dir.path(), "a.mp4").len());
+    assert_eq!(output["sha256"].as_str().map(str::len), Some(64));
+    assert!(event(&events, "verify")["ssim"].is_number());
+    assert_eq!(events.last().unwrap()["event"], "done");
+    assert!(event(&events, "done")["cache"]["skipped"].as_u64().is_some_and(|n| n > 0));
+    assert!(events.iter().all(|e| e["event"] != "error"));
+}
+
+#[test]
+fn a_cache_is_verified_against_the_uncached_video() {
+    let dir = scratch();
+    let ran =
+        generate(dir.path(), &["--json", "--cache", "adacache:codebook=9:1", "--verify-cache", "-o", "a.mp4"]).ok();
+    let verify = event(&events(&ran), "verify").clone();
+    assert_eq!(verify["equal"], true);
+    assert!(verify["psnr"].is_null() && verify["ssim"].as_f64().is_some_and(|s| s > 0.999_999), "{verify}");
+}
+
+#[test]
+fn a_prompt_from_standard_input() {
+    let dir = scratch();
+    let d = dir.path();
+    let model = tiny_model::folder().to_str().unwrap();
+    generate(d, &["-o", "a.mp4"]).ok();
+    let args = ["run", "-m", model, "-p", "-", "-s", "7", "-o", "b.mp4"];
+    run_with_input(d, &args, format!("{PROMPT}\n").as_bytes()).ok();
+    assert_eq!(bytes(d, "a.mp4"), bytes(d, "b.mp4"));
+}
+
+#[test]
+fn video_on_standard_output() {
+    let dir = scratch();
+    let ran = generate(dir.path(), &["-o", "-"]).ok();
+    generate(dir.path(), &["-o", "a.y4m"]).ok();
+    assert_eq!(names(dir.path()), ["a.y4m"]);
+    assert_eq!(ran.out, bytes(dir.path(), "a.y4m"));
+    let header = format!("YUV4MPEG2 W{SIZE} H{SIZE} F8:1 ");
+    assert!(ran.out.starts_with(header.as_bytes()));
+    let line = ran.out.iter().position(|b| *b == b'\n').unwrap() + 1;
+    assert_eq!(ran.out.len() - line, FRAMES * (3 * SIZE * SIZE + "FRAME\n".len()));
+}
+
+#[test]
+fn noise_from_a_file() {
+    let dir = scratch();
+    let d = dir.path();
+    // 21 frames are 6 latent frames, 32 pixels 4 latent cells
+    let shape = vec![1, 4, 6, 4, 4];
+    let noise = residua::diffusion::noise::torch_cpu_randn(7, shape.iter().product());
+    let tensors = [("latents".to_string(), (shape, noise))].into();
+    tiny_model::write_tensors(&d.join("noise.safetensors"), &tensors);
+    generate(d, &["--no-metadata", "-o", "a.mp4"]).ok();
+    let model = tiny_model::folder().to_str().unwrap();
+    let given = ["generate", "-m", model, "-p", PROMPT, "-s", "99", "--latents-in", "noise.safetensors"];
+    run(d, &[&given[..], &["--no-metadata", "-o", "b.mp4"]].concat()).ok();
+    assert_eq!(bytes(d, "a.mp4"), bytes(d, "b.mp4"));
+    // a file without a recipe can be decoded with -f
+    run(d, &["decode", "noise.safetensors", "-m", model, "-f", "21", "-o", "c.mp4"]).ok();
+}
+
+#[test]
+fn the_recipe_makes_the_video_again() {
+    let dir = scratch();
+    let d = dir.path();
+    std::fs::create_dir(d.join("weights")).unwrap();
+    tiny_model::write(&d.join("weights/tiny"));
+    let args =
+        ["generate", "-m", "tiny", "-p", "it's \"a\" snail", "-W", "24", "-f", "5", "--fps", "12.5", "--aes", "6"];
+    let more = [
+        "--cfg",
+        "2.5",
+        "--steps",
+        "5",
+        "--cache",
+        "adacache:codebook=9:2",
+        "--camera-motion",
+        "pan left",
+        "-o",
+        "a.mp4",
+    ];
+    run(d, &[&args[..], &more].concat()).ok();
+    let command = run(d, &["info", "a.mp4", "--rerun"]).ok().text().to_string();
+    let program = command.strip_prefix("residua ").expect(&command);
+    let line = format!("'{}' {program} -o b.mp4", env!("CARGO_BIN_EXE_residua"));
+    let ran: Ran = std::process::Command::new("sh").args(["-c", &line]).current_dir(d).output().unwrap().into();
+    ran.ok();
+    assert_eq!(bytes(d, "a.mp4"), bytes(d, "b.mp4"), "{command}");
+    let told = run(d, &["info", "a.mp4", "--json"]).ok();
+    assert_eq!(events(&told)[0]["recipe"]["text"], "it's \"a\" snail aesthetic score: 6.0. camera motion: pan left.");
+    let told = run(d, &["info", "weights/tiny"]).ok();
+    assert!(told.text().contains("STDiT3, 24 wide, 2 deep, 2 heads"), "{}", told.text());
+}
+
+#[test]
+fn names_are_found_and_never_taken_twice() {
+    let dir = scratch();
+    let d = dir.path();
+    let name = tiny_model::folder().file_name().unwrap().to_str().unwrap();
+    let stem = format!("{name}-7-a-red-circle-moving-right-on-a-blue-back");
+    assert_eq!(generate(d, &["-q"]).ok().text(), format!("{stem}.mp4"));
+    assert_eq!(generate(d, &["-q"]).ok().text(), format!("{stem}-1.mp4"));
+    assert_eq!(generate(d, &["-q", "-f", "1"]).ok().text(), format!("{stem}.png"), "one frame is an image");
+    assert_eq!(names(d).len(), 3);
+    let before = names(d);
+    let plan = generate(d, &["--dry-run", "--json"]).ok();
+    assert_eq!((events(&plan).len(), names(d)), (1, before), "a dry run leaves nothing");
+}
+
+#[test]
+fn sizes_are_rounded_down_aloud() {
+    let dir = scratch();
+    let ran = generate(dir.path(), &["-W", "39", "-H", "29", "-f", "5", "--steps", "2", "-o", "a.mp4"]).ok();
+    assert!(ran.err.contains("39x29 is rounded down to 32x24"), "{}", ran.err);
+    let frames = read_mp4(&dir.path().join("a.mp4")).unwrap();
+    assert_eq!((frames.width, frames.height, frames.count()), (32, 24, 5));
+    for (flag, ratio) in [("--aspect", "16:9"), ("--aspect-ratio", "9:16")] {
+        let ran = generate(dir.path(), &["-r", "144p", flag, ratio, "-f", "2s", "--dry-run", "--json"]).ok();
+        let plan = &events(&ran)[0];
+        assert_eq!((plan["size"].clone(), plan["frames"].as_u64()), (serde_json::json!([256, 144]), Some(51)));
+        assert_eq!(ran.err.contains("height:width"), flag == "--aspect-ratio", "{}", ran.err);
+    }
+}
+
+#[test]
+fn adapters_are_listed() {
+    let dir = scratch();
+    let ran = run(dir.path(), &["devices"]).ok();
+    assert_eq!(ran.text().lines().filter(|l| l.starts_with("* ")).count(), 1, "{}", ran.text());
+    for word in ["driver ", "kernels ", "limits ", "features "] {
+        assert!(ran.text().contains(word), "{}", ran.text());
+    }
+    let listed = &events(&run(dir.path(), &["devices", "--json"]).ok())[0];
+    let default = listed["devices"].as_array().unwrap().iter().find(|d| d["default"] == true).unwrap();
+    assert!(default["limits"]["max_buffer_size"].as_u64().is_some_and(|b| b > 1 << 20));
+}
+
+/// Stops a run after its first step by a signal.
+#[cfg(unix)]
+#[test]
+fn stopped_in_mid_run() {
+    for (signal, exit) in [("INT", 130), ("TERM", 143)] {
+        let dir = scratch();
+        let model = tiny_model::folder().to_str().unwrap();
+        let args = ["generate", "-m", model, "-p", PROMPT, "--steps", "9000", "--json", "-o", "a.mp4"];
+        let mut child = residua(dir.path())
+            .args(args)
+            .args(["--latents-out", "l.safetensors", "--trace", "t.json", "--sidecar"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        while !lines.next().expect("a step").unwrap().contains("\"event\":\"step\"") {}
+        let kill = std::process::Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+        let last = lines.map(Result::unwrap).last().unwrap();
+        let ran: Ran = child.wait_with_output().unwrap().into();
+        assert_eq!(ran.exit, exit, "{}", ran.err);
+        assert!(ran.err.contains("nothing is left half-written"), "{}", ran.err);
+        assert!(last.contains("\"event\":\"error\"") && last.contains("\"code\":\"cancelled\""), "{last}");
+        assert_eq!(names(dir.path()), [""; 0]);
+    }
+}
+
+/// The model that comes with the project, found without being named.
+#[test]
+fn the_shipped_model() {
+    let dir = scratch();
+    let d = dir.path();
+    let args =
+        ["generate", "-p", PROMPT, "-s", "1", "--steps", "8", "--cache", "adacache:preset=fast", "-o", "out.mp4"];
+    let ran = run(d, &args).ok();
+    assert!(ran.err.starts_with("toybox  64x64 "), "{}", ran.err);
+    let frames = read_mp4(&d.join("out.mp4")).unwrap();
+    assert_eq!((frames.width, frames.height), (64, 64));
+    let recipe = read_recipe(&d.join("out.mp4")).unwrap().unwrap();
+    assert_eq!((&recipe["prompt"], &recipe["model"]["name"]), (&PROMPT.into(), &"toybox".into()));
+}
