@@ -20,7 +20,8 @@ pub fn silu<F: Real>(x: F) -> F {
 pub const SLOPE: f64 = 1.13;
 
 /// Error of x / (1 + e^t) in f32 beyond that of x: `exp` is good to 3 + 2·|t| ulp, t itself to `steps`
-/// roundings, the sum to one and the quotient to 2.5 ulp. Past 80 the kernels cut the exponent off.
+/// roundings, the sum to one and the quotient to 2.5 ulp. Past 80 the kernels cut the exponent off, which
+/// leaves |x|·e^(−80): under 10⁻³⁰ for any activation of a network, some 10³ for the least numbers of f32.
 fn quotient(x: f64, t: f64, steps: f64) -> f64 {
     let t = t.clamp(-1e4, 80.0);
     let share = t.exp() / (1.0 + t.exp()); // how much of the denominator is e^t

@@ -102,7 +102,15 @@ impl Attention<'_, f64> {
             // walk backwards: how often the running maximum still moves after key j
             let mut moves = vec![0.0; scores.len()];
             let mut best = f64::NEG_INFINITY;
-            let rises: Vec<bool> = scores.iter().map(|&s| s > best && { best = s; true }).collect();
+            let rises: Vec<bool> = scores
+                .iter()
+                .map(|&s| {
+                    s > best && {
+                        best = s;
+                        true
+                    }
+                })
+                .collect();
             for j in (1..scores.len()).rev() {
                 moves[j - 1] = moves[j] + f64::from(u8::from(rises[j]));
             }

@@ -21,7 +21,6 @@ pub trait Real:
     Copy + PartialOrd + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
 {
     fn of(x: f32) -> Self;
-    fn wide(self) -> f64;
     fn exp(self) -> Self;
     fn sqrt(self) -> Self;
     fn count(n: usize) -> Self {
@@ -32,9 +31,6 @@ pub trait Real:
 impl Real for f32 {
     fn of(x: f32) -> Self {
         x
-    }
-    fn wide(self) -> f64 {
-        f64::from(self)
     }
     fn exp(self) -> Self {
         f32::exp(self)
@@ -47,9 +43,6 @@ impl Real for f32 {
 impl Real for f64 {
     fn of(x: f32) -> Self {
         f64::from(x)
-    }
-    fn wide(self) -> f64 {
-        self
     }
     fn exp(self) -> Self {
         f64::exp(self)

@@ -1,0 +1,74 @@
+//! One device for each kernel family, opened once and shared by all tests.
+
+use std::io::Write;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use residua::gpu::{Class, Gpu, Prefs};
+use residua::tensor::{Checkpoint, Tensor, Weights};
+use residua::wgpu;
+
+/// Runs a check on every kernel family. One test at a time uses a device, so that which buffers the pool
+/// hands out is known; a family that the adapter lacks is skipped aloud.
+pub fn on_each(family: &str, check: impl Fn(&Gpu)) {
+    static DEVICES: [OnceLock<Option<Mutex<Gpu>>>; 2] = [OnceLock::new(), OnceLock::new()];
+    for (class, slot) in [Class::Simd8, Class::Portable].into_iter().zip(&DEVICES) {
+        match slot.get_or_init(|| open(class)) {
+            Some(gpu) => check(&gpu.lock().unwrap_or_else(PoisonError::into_inner)),
+            None => say(&format!("skip {family} on {class:?}: the adapter has no subgroups of 8")),
+        }
+    }
+}
+
+fn open(class: Class) -> Option<Mutex<Gpu>> {
+    let prefs = Prefs { device: std::env::var("RESIDUA_DEVICE").ok(), class: Some(class) };
+    let gpu = pollster::block_on(Gpu::open(&prefs)).expect("a device for the kernel tests");
+    (gpu.class() == class).then(|| Mutex::new(gpu))
+}
+
+/// Prints although the test harness keeps what tests print.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// A matrix stored as halves. The way there is a checkpoint, as for every model.
+pub fn halves(gpu: &Gpu, numbers: &[f32], [n, k]: [usize; 2]) -> Tensor {
+    let bytes: Vec<u8> = numbers.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect();
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F16, vec![n, k], &bytes).unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), safetensors::serialize([("w", view)], None).unwrap()).unwrap();
+    let weights = Weights::new(gpu, Checkpoint::open(file.path()).unwrap().into(), "");
+    weights.matrix("w", [n, k]).unwrap()
+}
+
+/// Rounded to half precision and back.
+pub fn rounded(mut numbers: Vec<f32>) -> Vec<f32> {
+    numbers.iter_mut().for_each(|v| *v = half::f16::from_f32(*v).to_f32());
+    numbers
+}
+
+/// Words for kernels that read integers.
+pub fn words(gpu: &Gpu, words: &[u32], shape: &[usize]) -> Tensor {
+    let numbers: Vec<f32> = words.iter().map(|&w| f32::from_bits(w)).collect();
+    gpu.upload(&numbers, shape)
+}
+
+/// What a buffer holds from byte `from` on, as words.
+pub fn tail(gpu: &Gpu, buffer: &wgpu::Buffer, from: u64) -> Vec<u32> {
+    let size = buffer.size() - from;
+    if size == 0 {
+        return Vec::new();
+    }
+    let staging = gpu.device().create_buffer(&wgpu::BufferDescriptor {
+        label: Some("tail"),
+        size,
+        usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    });
+    let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    encoder.copy_buffer_to_buffer(buffer, from, &staging, 0, size);
+    gpu.queue().submit([encoder.finish()]);
+    staging.map_async(wgpu::MapMode::Read, .., |outcome| outcome.unwrap());
+    gpu.device().poll(wgpu::PollType::wait_indefinitely()).unwrap();
+    let view = staging.get_mapped_range(..).unwrap();
+    view.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+}

@@ -1,0 +1,57 @@
+//! Sums over whole tensors.
+
+use residua::ops::{self, Difference};
+
+use super::device::on_each;
+use super::judge::Judge;
+use super::random::Random;
+use super::reference::{Expected, Sum};
+
+#[test]
+fn difference() {
+    on_each("difference", |gpu| {
+        let (mut judge, mut random) = (Judge::new(gpu, "difference"), Random::new("difference"));
+        // segments, numbers in each, compared, from, from; a workgroup adds 2048, so the tree has
+        // one level for the first cases, two for most, and three for the last two
+        let cases = [
+            [1, 1, 1, 0, 0],
+            [1, 2047, 2047, 0, 0],
+            [1, 2048, 2048, 0, 0],
+            [1, 2049, 2049, 0, 0],
+            [2, 65, 33, 0, 32],
+            [3, 1152, 144, 7, 700],
+            [2, 5 * 1001, 4 * 1001, 1001, 0],
+            [2, 120_000, 119_990, 3, 10],
+            [2100, 5, 4, 1, 0],
+            [4099, 3, 3, 0, 0],
+        ];
+        for [segments, stride, len, x_at, y_at] in cases {
+            for offset in [0.0, 100.0] {
+                let near = |v: f32| v + offset;
+                let x: Vec<f32> = random.numbers(segments * stride).into_iter().map(near).collect();
+                let y: Vec<f32> = random.numbers(segments * stride).into_iter().map(near).collect();
+                let mut sums = [Sum::default(); 3];
+                for segment in 0..segments {
+                    for i in 0..len {
+                        let a = f64::from(x[segment * stride + x_at + i]);
+                        let b = f64::from(y[segment * stride + y_at + i]);
+                        sums[0].add((a - b).abs());
+                        sums[1].add(a.abs());
+                        sums[2].add(b.abs());
+                    }
+                }
+                let mut expected = Expected::default();
+                sums.iter().for_each(|s| expected.push(s.value, s.bound(segments * len)));
+                expected.push(0.0, 0.0);
+                let (x, y) = (gpu.upload(&x, [segments, stride]), gpu.upload(&y, [segments, stride]));
+                let which = Difference { segments, len, x_at, y_at };
+                judge.case(
+                    format!("{which:?} of {stride}, offset {offset}"),
+                    || ops::difference(&x, &y, which),
+                    &expected,
+                );
+            }
+        }
+        judge.finish();
+    });
+}
