@@ -240,6 +240,12 @@ impl Gpu {
         lock(&self.0.recorder).texture(buffer, at, bytes_per_row, texture);
     }
 
+    /// What is said of a tensor that no binding can hold.
+    pub(crate) fn over_limit(&self, bytes: u64) -> Error {
+        let what = format!("one tensor on `{}`", self.0.info.name);
+        Error::Limit { what, need: mib(bytes), have: mib(self.largest_tensor()) }
+    }
+
     /// A buffer of at least `bytes`, from the pool if one fits.
     pub(crate) fn take_buffer(&self, bytes: u64) -> wgpu::Buffer {
         let mut size = size_class(bytes);
@@ -248,11 +254,7 @@ impl Gpu {
         }
         let most = self.largest_tensor();
         if bytes > most {
-            self.fail(Error::Limit {
-                what: format!("one tensor on `{}`", self.0.info.name),
-                need: mib(bytes),
-                have: mib(most),
-            });
+            self.fail(self.over_limit(bytes));
             size = 256; // nothing recorded after a fault runs, so the size no longer matters
         }
         let live = self.0.live.fetch_add(size, Ordering::Relaxed) + size;
@@ -316,6 +318,10 @@ impl Gpu {
         });
         let mut at = 0;
         for (buffer, bytes) in parts {
+            if *bytes > buffer.size() {
+                self.fail(self.over_limit(*bytes)); // its buffer is a stand-in, see take_buffer
+                break;
+            }
             lock(&self.0.recorder).copy(buffer, &staging, at, bytes.next_multiple_of(4));
             at += bytes.next_multiple_of(4);
         }

@@ -170,6 +170,10 @@ impl<'a> Dispatch<'a> {
         if self.gpu.has_failed() || self.groups.contains(&0) {
             return;
         }
+        // a tensor over the limit has a stand-in for a buffer, and may outlive the error it caused
+        if let Some((_, t)) = self.bound.iter().find(|(_, t)| t.bytes() > t.buffer().size()) {
+            return self.gpu.fail(self.gpu.over_limit(t.bytes()));
+        }
         let kernel = match self.gpu.0.pipelines.get(&self.gpu.0.device, &self.program) {
             Ok(kernel) => kernel,
             Err(e) => return self.gpu.fail(e),
