@@ -43,7 +43,7 @@ impl TorchCpuRng {
         for group in data.chunks_exact_mut(GROUP) {
             box_muller(group);
         }
-        if n % GROUP != 0 {
+        if !n.is_multiple_of(GROUP) {
             // the last sixteen are drawn anew, over values that are already done
             let tail = &mut data[n - GROUP..];
             tail.fill_with(|| self.uniform());

@@ -1,7 +1,7 @@
 //! The prompt grammar of Open-Sora v1.2: embedded references, segments per clip, score suffixes.
 //!
 //! The order is: [`Embedded::split`], [`Segments::split`], [`Scores::append`] and
-//! [`clean_caption`](super::clean::clean_caption) on each segment, then [`Segments::at`] for every clip.
+//! [`clean_caption`] on each segment, then [`Segments::at`] for every clip.
 //!
 //! Source: opensora/utils/inference_utils.py (`extract_json_from_prompts`, `split_prompt`, `append_score_to_prompts`,
 //! `merge_prompt`, `extract_prompts_loop`) at tag v1.2.0.
