@@ -34,6 +34,12 @@ fn event<'a>(events: &'a [Value], name: &str) -> &'a Value {
     events.iter().find(|e| e["event"] == name).unwrap_or_else(|| panic!("no event `{name}`"))
 }
 
+/// Brightness of every pixel, with the weights of the MP4.
+fn luma(frames: &Frames) -> Vec<u8> {
+    let weigh = |p: &[u8]| 0.2126 * f64::from(p[0]) + 0.7152 * f64::from(p[1]) + 0.0722 * f64::from(p[2]);
+    frames.rgb.chunks_exact(3).map(|p| weigh(p).round() as u8).collect()
+}
+
 #[test]
 fn a_video_and_its_latents_are_the_same_video() {
     let dir = scratch();
@@ -49,8 +55,9 @@ fn a_video_and_its_latents_are_the_same_video() {
     let exact = Frames { width: SIZE, height: SIZE, fps: 8.0, rgb: bytes(d, "b.rgb") };
     let lossy = read_mp4(&d.join("b.mp4")).unwrap();
     assert_eq!((lossy.width, lossy.height, lossy.count(), lossy.fps), (SIZE, SIZE, FRAMES, 8.0));
-    let psnr = quality::psnr(&exact.rgb, &lossy.rgb);
-    assert!(psnr > 26.0, "chroma at half resolution costs most on noise: PSNR {psnr:.1} dB");
+    // colour at half resolution costs a lot on noise, so brightness is judged
+    let psnr = quality::psnr(&luma(&exact), &luma(&lossy));
+    assert!(psnr > 30.0, "PSNR {psnr:.1} dB");
     generate(d, &["-o", "c.mp4", "--crf", "2"]).ok();
     assert_eq!(bytes(d, "b.mp4"), bytes(d, "c.mp4"));
     generate(d, &["-o", "frames"]).ok();
