@@ -2,6 +2,7 @@
 
 `encode.py spatial`: renders the clips, folds the normalisation of the spatial latents into the image
 autoencoder (so that latents times 0.18215 have zero mean and unit variance) and stores them.
+`encode.py shared`: adds clips on backgrounds named like object colours, with the same folded autoencoder.
 `encode.py temporal`: encodes those with the temporal autoencoder, for clips and for single frames.
 """
 import argparse
@@ -12,7 +13,7 @@ import toybox
 from common import STATE_DIR
 from vae import SPATIAL_SCALE, SpatialVAE, TemporalVAE
 
-SEEDS = {"train": 1, "test": 2}
+SEEDS = {"train": 1, "test": 2, "shared": 4}
 BATCH = 4                                                           # clips
 
 
@@ -54,9 +55,10 @@ def temporal_latents(net, z):
 
 def main():
     ap = argparse.ArgumentParser()
-    ap.add_argument("stage", choices=["spatial", "temporal"])
+    ap.add_argument("stage", choices=["spatial", "shared", "temporal"])
     ap.add_argument("--clips", type=int, default=7000)
     ap.add_argument("--test-clips", type=int, default=100)
+    ap.add_argument("--shared-clips", type=int, default=1400)
     ap.add_argument("--noise", type=float, default=0.1, help="standard deviation of the latent noise in training")
     ap.add_argument("--threads", type=int, default=1)
     args = ap.parse_args()
@@ -74,11 +76,18 @@ def main():
             z = spatial_latents(net, scenes) * SPATIAL_SCALE
             torch.save(z.transpose(1, 2).half().contiguous(), STATE_DIR / f"spatial_{split}.pt")
             print(split, tuple(z.shape), "mean", z.mean((0, 1, 3, 4)).tolist(), "std", z.std((0, 1, 3, 4)).tolist(), flush=True)
+    elif args.stage == "shared":
+        net = SpatialVAE().eval()
+        net.load_state_dict(torch.load(STATE_DIR / "vae2d_folded.pt", weights_only=False))
+        scenes, _ = toybox.dataset(args.shared_clips, SEEDS["shared"], backgrounds=toybox.SHARED_BACKGROUNDS)
+        z = spatial_latents(net, scenes) * SPATIAL_SCALE
+        torch.save(z.transpose(1, 2).half().contiguous(), STATE_DIR / "spatial_shared.pt")
+        print("shared", tuple(z.shape), flush=True)
     else:
         net = TemporalVAE().eval()
         net.load_state_dict(torch.load(STATE_DIR / "tvae.pt", weights_only=False)["ema"])
         stats = None
-        for split in counts:
+        for split in (s for s in SEEDS if (STATE_DIR / f"spatial_{s}.pt").exists()):
             z = torch.load(STATE_DIR / f"spatial_{split}.pt")
             frame = torch.randint(z.shape[2], (len(z),), generator=torch.Generator().manual_seed(3))
             video = temporal_latents(net, z)

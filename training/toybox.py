@@ -20,6 +20,8 @@ BACKGROUNDS = {
     "black": (0.04, 0.04, 0.05), "gray": (0.45, 0.45, 0.47), "navy": (0.03, 0.06, 0.30),
     "brown": (0.36, 0.21, 0.10), "cyan": (0.50, 0.85, 0.92), "pink": (0.98, 0.70, 0.80),
 }
+# Backgrounds that share their name with an object colour: only the denoiser learns them, from clips of their own.
+SHARED_BACKGROUNDS = {"blue": (0.10, 0.22, 0.72), "green": (0.10, 0.50, 0.18)}
 MOTIONS = {
     "still": ["standing still", "at rest"],
     "left": ["moving left", "sliding to the left"], "right": ["moving right", "sliding to the right"],
@@ -38,15 +40,17 @@ def held_out(scene):
     return (s + 2 * c + 3 * m) % HELD_OUT == 0
 
 
-def sample_scene(rng, split="train"):
+def sample_scene(rng, split="train", backgrounds=BACKGROUNDS):
     """A random scene; split is "train", "test" (held-out combinations only) or "any"."""
     while True:
         scene = dict(shape=rng.choice(SHAPES), color=rng.choice(list(COLORS)), size=rng.choice(list(SIZES)),
                      motion=rng.choice(list(MOTIONS)), speed=rng.choice(list(SPEEDS)),
-                     background=rng.choice(list(BACKGROUNDS)), x=rng.uniform(-0.45, 0.45),
+                     background=rng.choice(list(backgrounds)), x=rng.uniform(-0.45, 0.45),
                      y=rng.uniform(-0.45, 0.45), start=rng.uniform(-0.15, 0.15))
         if scene["motion"] not in DIRECTIONS:
             scene["speed"] = ""
+        if scene["color"] == scene["background"]:
+            continue
         if split == "any" or held_out(scene) == (split == "test"):
             return scene
 
@@ -116,7 +120,7 @@ def render(scenes, frames=FRAMES, size=SIZE):
     """Clips of the scenes, u8 [n, frames, 3, size, size]."""
     video, _ = draw([s["shape"] for s in scenes], torch.stack([trajectory(s, frames) for s in scenes]),
                     torch.tensor([COLORS[s["color"]] for s in scenes]),
-                    torch.tensor([BACKGROUNDS[s["background"]] for s in scenes]), size)
+                    torch.tensor([(BACKGROUNDS | SHARED_BACKGROUNDS)[s["background"]] for s in scenes]), size)
     return (video * 255 + 0.5).to(torch.uint8)
 
 
@@ -132,8 +136,8 @@ def random_frames(n, rng, free_colors=0.1):
     return video[:, 0] * 2 - 1, inside * outside
 
 
-def dataset(n, seed, split="train"):
+def dataset(n, seed, split="train", backgrounds=BACKGROUNDS):
     """Deterministic list of (scene, caption)."""
     rng = random.Random(seed)
-    scenes = [sample_scene(rng, split) for _ in range(n)]
+    scenes = [sample_scene(rng, split, backgrounds) for _ in range(n)]
     return scenes, [caption(s, rng) for s in scenes]

@@ -56,6 +56,7 @@ def main():
     ap.add_argument("--images", type=float, default=0.08, help="share of single-image steps")
     ap.add_argument("--level-mean", type=float, default=0.4)
     ap.add_argument("--level-std", type=float, default=1.1)
+    ap.add_argument("--ema", type=float, default=0.9985)
     ap.add_argument("--threads", type=int, default=1)
     ap.add_argument("--compile", action="store_true", help="compile the blocks (needs a C++ compiler)")
     ap.add_argument("--name", default="dit")
@@ -64,8 +65,12 @@ def main():
     torch.manual_seed(2)
     run = Session(args.name, args.budget, args.lr, warmup=150, decay=0.3, threads=args.threads)
     data, test = torch.load(STATE_DIR / "latents_train.pt"), torch.load(STATE_DIR / "latents_test.pt")
-    n = len(data["video"])
-    scenes, test_scenes = toybox.dataset(n, SEEDS["train"])[0], toybox.dataset(len(test["video"]), SEEDS["test"], "test")[0]
+    scenes, test_scenes = toybox.dataset(len(data["video"]), SEEDS["train"])[0], toybox.dataset(len(test["video"]), SEEDS["test"], "test")[0]
+    if (STATE_DIR / "latents_shared.pt").exists():
+        more = torch.load(STATE_DIR / "latents_shared.pt")
+        scenes += toybox.dataset(len(more["video"]), SEEDS["shared"], backgrounds=toybox.SHARED_BACKGROUNDS)[0]
+        data = data | {kind: torch.cat([data[kind], more[kind]]) for kind in ("video", "image")}
+    n = len(scenes)
     texts = {kind: [captions(scenes, 10 + k, kind == "image") for k in range(VARIANTS)] for kind in ("video", "image")}
     model_path = STATE_DIR / "tokenizer" / "spiece.model"
     if not model_path.exists():
@@ -75,7 +80,7 @@ def main():
 
     net = TextToVideo(tokenizer.model.vocab_size(), args.depth)
     dit = net.dit
-    ema = Ema(net, 0.9985)
+    ema = Ema(net, args.ema)
     tables = [net.t5.shared.weight, dit.y_embedder.y_embedding, dit.final_layer.linear.weight, dit.x_embedder.proj.weight,
               net.t5.encoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight]
     opt = Muon(net.parameters(), lr=args.lr, weight_decay=0.01, tables=tables)

@@ -9,7 +9,7 @@ use crate::cache::{ResidualCache, Run};
 use crate::diffusion::noise::torch_cpu_randn;
 use crate::diffusion::sampler::{self, Denoiser, Step};
 use crate::error::{Error, Result};
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, mib};
 use crate::media::Frames;
 use crate::models::stdit3::{self, Grid, Input, STDiT3, Text};
 use crate::models::t5::{self, T5Encoder};
@@ -118,13 +118,18 @@ impl OpenSora {
     /// [`Error::Request`] naming the field; [`Error::Limit`] if a tensor would not fit the adapter.
     pub fn plan(&self, request: &Request) -> Result<Plan> {
         let plan = Plan::new(request, &self.defaults, &self.transformer, &self.vae)?;
-        let bytes = 4 * plan.largest_activation(&self.transformer) as u64;
-        if bytes > self.gpu.largest_tensor() {
-            return Err(Error::Limit {
-                what: format!("{} frames of {}x{} on `{}`", plan.frames, plan.width, plan.height, self.gpu.info().name),
-                need: format!("a tensor of {}", crate::gpu::mib(bytes)),
-                have: format!("{}; ask for fewer frames or a smaller size", crate::gpu::mib(self.gpu.largest_tensor())),
-            });
+        let most = self.gpu.largest_tensor();
+        let stages = plan.largest_activations(&self.transformer, &self.vae);
+        for (stage, numbers) in ["denoising", "decoding"].into_iter().zip(stages) {
+            let bytes = 4 * numbers as u64;
+            if bytes > most {
+                let size = format!("{} frames of {}x{}", plan.frames, plan.width, plan.height);
+                return Err(Error::Limit {
+                    what: format!("{stage} {size} on `{}`", self.gpu.info().name),
+                    need: format!("a tensor of {}", mib(bytes)),
+                    have: format!("{}; ask for a smaller size{}", mib(most), if stage == "denoising" { " or fewer frames" } else { "" }),
+                });
+            }
         }
         // the policy's own checks, before any work
         self.cache_for(&plan)?;

@@ -59,6 +59,10 @@ impl Plan {
         let height = within("height", request.height.unwrap_or(defaults.height), 2 * factor, MOST_PIXELS)?;
         let width = within("width", request.width.unwrap_or(defaults.width), 2 * factor, MOST_PIXELS)?;
         let frames = within("frames", request.frames.unwrap_or(defaults.frames), 1, MOST_FRAMES)?;
+        if defaults.timestep_transform && (2..17).contains(&frames) {
+            let problem = format!("{frames} is too short for this model's schedule; ask for 1 (an image) or at least 17");
+            return Err(Error::request("frames", problem));
+        }
         let steps = within("steps", request.steps.unwrap_or(defaults.steps), 1, MOST_STEPS)?;
         let number = |field: &str, value: f64, least: f64, most: f64| {
             if value >= least && value <= most {
@@ -113,12 +117,12 @@ impl Plan {
         [self.latent[2] * self.factor, self.latent[3] * self.factor]
     }
 
-    /// Numbers in the largest tensor of a denoising step.
-    pub(super) fn largest_activation(&self, net: &stdit3::Config) -> usize {
+    /// Numbers in the largest tensors of a denoising step and of decoding a frame.
+    pub(super) fn largest_activations(&self, net: &stdit3::Config, vae: &vae::Config) -> [usize; 2] {
         let [_, t, h, w] = self.latent;
         let [pt, ph, pw] = net.patch_size;
         let tokens = t.div_ceil(pt) * h.div_ceil(ph) * w.div_ceil(pw);
-        2 * tokens * net.mlp_width().max(3 * net.hidden_size)
+        [2 * tokens * net.mlp_width().max(3 * net.hidden_size), vae.spatial.largest_activation(h * w)]
     }
 }
 

@@ -241,6 +241,17 @@ impl Spatial {
         1 << (self.block_out_channels.len() - 1)
     }
 
+    /// Numbers in the largest tensor of one frame of so many latents.
+    pub fn largest_activation(&self, latents: usize) -> usize {
+        let widths = &self.block_out_channels;
+        let largest = (0..widths.len()).map(|level| {
+            // behind the upsampler the next smaller resolution's width is still there
+            let width = widths[level].max(*widths.get(level + 1).unwrap_or(&0));
+            (width * latents) << (2 * (widths.len() - 1 - level))
+        });
+        largest.max().unwrap_or(0)
+    }
+
     fn check(&self) -> std::result::Result<(), String> {
         within("in_channels", self.in_channels, 64)?;
         within("out_channels", self.out_channels, 64)?;

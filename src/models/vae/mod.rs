@@ -158,13 +158,8 @@ impl OpenSoraVae {
 
     /// How many frames of so many latents may go through the spatial part together.
     fn frames_together(&self, latents: usize) -> usize {
-        let widths = &self.config.spatial.block_out_channels;
-        let largest = (0..widths.len()).map(|level| {
-            // behind the upsampler the next smaller resolution's width is still there
-            let width = widths[level].max(*widths.get(level + 1).unwrap_or(&0));
-            (width * latents) << (2 * (widths.len() - 1 - level))
-        });
-        (GROUP_BYTES / (4 * largest.max().unwrap_or(1).max(1))).clamp(1, GROUP_FRAMES)
+        let largest = self.config.spatial.largest_activation(latents);
+        (GROUP_BYTES / (4 * largest.max(1))).clamp(1, GROUP_FRAMES)
     }
 }
 
