@@ -10,7 +10,8 @@ use std::time::Instant;
 
 use residua::cache::CacheSpec;
 use residua::gpu::{Gpu, Prefs};
-use residua::media::{Frames, psnr, ssim};
+use residua::media::Frames;
+use residua::media::quality::{psnr, ssim};
 use residua::pipeline::{OpenSora, Request};
 
 const POLICIES: [&str; 4] =

@@ -13,6 +13,7 @@ fn main() {
     parity::stdit3::run(&mut report, &gpu);
     parity::t5::run(&mut report, &gpu);
     parity::vae::run(&mut report, &gpu);
+    parity::pipeline::run(&mut report, &gpu);
     println!("\n{} passed, {} failed, {} skipped", report.passed, report.failed, report.skipped);
     if report.failed > 0 || report.passed == 0 {
         std::process::exit(1);

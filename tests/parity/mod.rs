@@ -1,6 +1,7 @@
 //! What all parity tests share: where the fixtures are, how a case is reported.
 
 pub mod misc;
+pub mod pipeline;
 pub mod stdit3;
 pub mod t5;
 pub mod text;
