@@ -14,8 +14,7 @@ use residua::media::Frames;
 use residua::media::quality::{psnr, ssim};
 use residua::pipeline::{OpenSora, Request};
 
-const POLICIES: [&str; 4] =
-    ["off", "adacache:preset=slow", "adacache:preset=fast", "adacache:preset=fast,moreg=on"];
+const POLICIES: [&str; 4] = ["off", "adacache:preset=slow", "adacache:preset=fast", "adacache:preset=fast,moreg=on"];
 
 struct Args {
     model: PathBuf,
@@ -99,7 +98,8 @@ async fn run(args: &Args, prefs: &Prefs) -> residua::Result<()> {
         decode.push(start.elapsed().as_secs_f64());
         let computed = sampled.steps.iter().filter(|s| s.computed).count();
         let mean = |computed: bool| {
-            let of: Vec<f64> = sampled.steps.iter().filter(|s| s.computed == computed).map(|s| s.seconds.as_secs_f64()).collect();
+            let of: Vec<f64> =
+                sampled.steps.iter().filter(|s| s.computed == computed).map(|s| s.seconds.as_secs_f64()).collect();
             if of.is_empty() { f64::NAN } else { of.iter().sum::<f64>() / of.len() as f64 }
         };
         let against = reference.get_or_insert_with(|| frames.clone());
@@ -128,8 +128,19 @@ async fn run(args: &Args, prefs: &Prefs) -> residua::Result<()> {
         return Ok(());
     }
     println!("{} ({}), kernels {:?}", info.name, info.driver_info, gpu.class());
-    println!("{}x{} x {} frames, {} steps, cfg {}", plan.width, plan.height, plan.frames, plan.timesteps.len(), plan.guidance);
-    println!("text {text:.2} s, load {load:.2} s, decode {:.2} s, peak {:.0} MiB\n", decode[0], peak as f64 / (1 << 20) as f64);
+    println!(
+        "{}x{} x {} frames, {} steps, cfg {}",
+        plan.width,
+        plan.height,
+        plan.frames,
+        plan.timesteps.len(),
+        plan.guidance
+    );
+    println!(
+        "text {text:.2} s, load {load:.2} s, decode {:.2} s, peak {:.0} MiB\n",
+        decode[0],
+        peak as f64 / (1 << 20) as f64
+    );
     println!("| cache | steps computed | denoise, s (range) | speedup | PSNR, dB | SSIM |\n|---|---|---|---|---|---|");
     let base = lines[0]["denoise_s"][0].as_f64().unwrap_or(f64::NAN);
     for line in &lines {

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use program::{Ran, names, residua, run, run_with_input, scratch};
 use serde_json::{Value, json};
+use tiny_model::Tensors;
 
 /// Runs `generate` with a model and expects a refusal that says each of `words` and leaves the folder as it was.
 #[track_caller]
@@ -97,7 +98,7 @@ fn truncated_and_hostile_weights() {
 #[test]
 fn wrong_tensors() {
     let file = "transformer/model.safetensors";
-    let with = |change: &dyn Fn(&mut std::collections::BTreeMap<String, (Vec<usize>, Vec<f32>)>), words: &[&str]| {
+    let with = |change: &dyn Fn(&mut Tensors), words: &[&str]| {
         let mut tensors = tiny_model::transformer();
         change(&mut tensors);
         refused_model(|m| tiny_model::write_tensors(&m.join(file), &tensors), &[&[file], words].concat());

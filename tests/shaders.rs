@@ -8,7 +8,12 @@ fn every_program_validates() {
     let programs = residua::ops::programs();
     let failures: BTreeSet<String> =
         programs.iter().filter_map(|p| p.validate().err().map(|e| format!("{}: {e}", p.name()))).collect();
-    assert!(failures.is_empty(), "of {} programs:\n{}", programs.len(), failures.into_iter().collect::<Vec<_>>().join("\n"));
+    assert!(
+        failures.is_empty(),
+        "of {} programs:\n{}",
+        programs.len(),
+        failures.into_iter().collect::<Vec<_>>().join("\n")
+    );
 }
 
 #[test]

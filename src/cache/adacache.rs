@@ -180,7 +180,8 @@ impl CachePolicy for AdaCache {
         if let Some(m) = self.moreg.as_ref().filter(|_| self.motion_on)
             && let Some(stride) = m.strides.iter().find(|&&s| s == 0 || s >= run.frames)
         {
-            let problem = format!("a stride of {stride} needs more than {stride} latent frames, there are {}", run.frames);
+            let problem =
+                format!("a stride of {stride} needs more than {stride} latent frames, there are {}", run.frames);
             return Err(Error::request("cache moreg", problem));
         }
         self.steps = run.steps;

@@ -200,7 +200,8 @@ impl ResidualCache {
             let tensors: Vec<&Tensor> = pending.iter().flat_map(|(_, sums)| sums).collect();
             let mut sums = gpu.read_all(&tensors).await?.into_iter();
             for (site, parts) in &pending {
-                let mut own = sums.by_ref().take(parts.len()).map(|s| [f64::from(s[0]), f64::from(s[1]), f64::from(s[2])]);
+                let mut own =
+                    sums.by_ref().take(parts.len()).map(|s| [f64::from(s[0]), f64::from(s[1]), f64::from(s[2])]);
                 let [difference, old, _] = own.next().unwrap_or_default();
                 let motion = own.map(|[d, later, earlier]| d / (later + earlier)).collect();
                 changes.push(Change { site: *site, relative_l1: difference / old, motion });
@@ -223,12 +224,7 @@ impl ResidualCache {
 
     /// Adds a residual branch to the stream. `branch` is told where to add (so that it may do so on its way
     /// out), or, if the residual itself is wanted here, that it should return just that.
-    pub fn add(
-        &mut self,
-        site: Site,
-        x: &Tensor,
-        branch: impl FnOnce(&mut Self, Option<&Tensor>) -> Tensor,
-    ) -> Tensor {
+    pub fn add(&mut self, site: Site, x: &Tensor, branch: impl FnOnce(&mut Self, Option<&Tensor>) -> Tensor) -> Tensor {
         let Some(strides) = self.policy.as_ref().and_then(|p| p.measures(site)).map(<[usize]>::to_vec) else {
             return branch(self, Some(x));
         };

@@ -157,7 +157,8 @@ mod tests {
     #[test]
     fn the_grammar() {
         assert_eq!("off".parse::<CacheSpec>().unwrap(), CacheSpec::Off);
-        let spec = "adacache:codebook=0.1:3/0.2:2/1.0:1,layers=0/13,residual=ca-mlp,moreg=on,window=3-9".parse().unwrap();
+        let spec =
+            "adacache:codebook=0.1:3/0.2:2/1.0:1,layers=0/13,residual=ca-mlp,moreg=on,window=3-9".parse().unwrap();
         let CacheSpec::AdaCache { codebook, residual, layers, moreg, window, .. } = spec else { panic!("{spec:?}") };
         assert_eq!(codebook.unwrap().pairs(), [(0.1, 3), (0.2, 2), (1.0, 1)]);
         assert_eq!((residual, layers, moreg, window), (Residual::CrossMlp, Some(vec![0, 13]), true, Some((3, 9))));

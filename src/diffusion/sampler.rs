@@ -14,7 +14,8 @@ pub trait Denoiser {
     /// The velocity from noise to data on a guidance batch: `z` is `[2n, ch, T, H, W]`, the n conditioned samples first;
     /// `timesteps` are theirs, 0 to 1000; `frame_mask` `[2n·T]` is false for frames that are given.
     /// → `[2n, ≥ ch, T, H, W]`, the velocity in the first `ch` channels.
-    fn velocity(&self, z: &Tensor, timesteps: &[f64], frame_mask: Option<&[bool]>, cache: &mut ResidualCache) -> Tensor;
+    fn velocity(&self, z: &Tensor, timesteps: &[f64], frame_mask: Option<&[bool]>, cache: &mut ResidualCache)
+    -> Tensor;
 }
 
 /// What a run does.

@@ -41,6 +41,9 @@ struct Inner {
     staged: AtomicU64,
 }
 
+/// Sizes of the driver's memory that buffers are cut from: the default of 256 MiB leaves much of the last one idle.
+const BLOCKS: std::ops::Range<u64> = (16 << 20)..(64 << 20);
+
 /// Staged weights are pushed to the device at this many bytes, so that loading needs no second copy of a model.
 const STAGED: u64 = 64 << 20;
 
@@ -68,7 +71,7 @@ impl Gpu {
                 required_features: features,
                 required_limits: limits,
                 experimental_features: wgpu::ExperimentalFeatures::disabled(),
-                memory_hints: wgpu::MemoryHints::Performance,
+                memory_hints: wgpu::MemoryHints::Manual { suballocated_device_memory_block_size: BLOCKS },
                 trace: wgpu::Trace::Off,
             })
             .await

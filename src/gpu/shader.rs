@@ -156,7 +156,8 @@ mod tests {
 
     #[test]
     fn loops_unroll_and_keep_their_lines() {
-        let linked = text("a\n//% for i in 0..N\nb{i}\n//% for j in 1..3\nc{i}{j}\n//% end\n//% end\nd", &[("N", 2)]).unwrap();
+        let linked =
+            text("a\n//% for i in 0..N\nb{i}\n//% for j in 1..3\nc{i}{j}\n//% end\n//% end\nd", &[("N", 2)]).unwrap();
         assert_eq!(linked.text, "const N: u32 = 2u;\na\nb0\nc01\nc02\nb1\nc11\nc12\nd\n");
         assert_eq!(linked.origin(4), ("test.wgsl", 5));
         assert_eq!(linked.origin(9), ("test.wgsl", 8));

@@ -62,7 +62,14 @@ impl SelfAttention {
         self.part(qkv, 1, seq, self.k_norm.as_ref(), rotary)
     }
 
-    fn part(&self, qkv: &Tensor, part: usize, seq: Sequences, norm: Option<&Tensor>, rotary: Option<&Tensor>) -> Tensor {
+    fn part(
+        &self,
+        qkv: &Tensor,
+        part: usize,
+        seq: Sequences,
+        norm: Option<&Tensor>,
+        rotary: Option<&Tensor>,
+    ) -> Tensor {
         ops::split_heads(qkv, part * self.heads * self.d, [self.heads, self.d], seq, norm, rotary)
     }
 }

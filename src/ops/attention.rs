@@ -237,9 +237,11 @@ fn program(form: Form, d4: usize, own: bool, relative: bool) -> Program {
         Form::Flash => program = program.define("BLOCK", (WORKGROUP_BYTES / (32 * d4)).min(32) as u32),
         Form::Wide => program = program.define("OWN", d4.div_ceil(64) as u32),
     }
-    program
-        .link(if own { shader::ATTENTION_KEYS_OWN } else { shader::ATTENTION_KEYS_PACKED })
-        .link(if relative { shader::ATTENTION_BIAS_RELATIVE } else { shader::ATTENTION_BIAS_NONE })
+    program.link(if own { shader::ATTENTION_KEYS_OWN } else { shader::ATTENTION_KEYS_PACKED }).link(if relative {
+        shader::ATTENTION_BIAS_RELATIVE
+    } else {
+        shader::ATTENTION_BIAS_NONE
+    })
 }
 
 pub(super) fn programs() -> Vec<Program> {

@@ -198,7 +198,8 @@ fn kernel_for(class: Class) -> ([usize; 2], Program) {
         Class::Portable => ([64, 64], Program::of(shader::MATMUL_TILED)),
         Class::Simd8 => {
             let [rows, columns] = SIMD8_TILE;
-            let program = Program::of(shader::MATMUL_SIMD8).define("ROWS", rows as u32).define("COLUMNS", columns as u32);
+            let program =
+                Program::of(shader::MATMUL_SIMD8).define("ROWS", rows as u32).define("COLUMNS", columns as u32);
             ([rows, columns * 8], program)
         }
     }

@@ -38,16 +38,8 @@ pub fn layer_norm(x: &Tensor, eps: f32, modulate: Option<Modulate<'_>>) -> Tenso
         pad: u32,
     }
     let [rows, c] = x.as_rows();
-    let mut params = Params {
-        rows: rows as u32,
-        c: c as u32,
-        eps,
-        mod_rows: 1,
-        mod_stride: 0,
-        shift_at: 0,
-        scale_at: 0,
-        pad: 0,
-    };
+    let mut params =
+        Params { rows: rows as u32, c: c as u32, eps, mod_rows: 1, mod_stride: 0, shift_at: 0, scale_at: 0, pad: 0 };
     if let Some(m) = modulate {
         let [vectors, stride] = m.table.as_rows();
         let fits = vectors * m.rows == rows && m.shift_at.max(m.scale_at) + c <= stride;
@@ -69,9 +61,11 @@ pub fn layer_norm(x: &Tensor, eps: f32, modulate: Option<Modulate<'_>>) -> Tenso
 }
 
 fn layer_program(width: u32, modulated: bool) -> Program {
-    Program::of(shader::NORM_LAYER)
-        .define("WIDTH", width)
-        .link(if modulated { shader::NORM_AFFINE_MODULATED } else { shader::NORM_AFFINE_NONE })
+    Program::of(shader::NORM_LAYER).define("WIDTH", width).link(if modulated {
+        shader::NORM_AFFINE_MODULATED
+    } else {
+        shader::NORM_AFFINE_NONE
+    })
 }
 
 /// `x / √(mean x² + eps) · weight` over the last axis. x: `[.., C]`, weight: `[C]` → same as x.

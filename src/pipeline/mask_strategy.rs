@@ -127,13 +127,16 @@ pub fn apply(
     let mut plan = Plan { copies: Vec::new(), mask: vec![1.0; frames] };
     for group in groups.iter().filter(|g| usize::try_from(g.at_loop) == Ok(at_loop)) {
         let text = group.to_string();
-        let reference = from_end(group.reference, reference_frames.len())
-            .ok_or_else(|| problem(&text, format!("asks for a reference, of which there are {}", reference_frames.len())))?;
+        let reference = from_end(group.reference, reference_frames.len()).ok_or_else(|| {
+            problem(&text, format!("asks for a reference, of which there are {}", reference_frames.len()))
+        })?;
         let held = reference_frames[reference];
         let start = |start: i64, length: usize, of: &str| {
             from_end(start, length)
                 .map(|start| align.filter(|&a| a > 0).map_or(start, |align| near(start, align, length)))
-                .ok_or_else(|| problem(&text, format!("starts at frame {start} of {of}, which has {length} latent frames")))
+                .ok_or_else(|| {
+                    problem(&text, format!("starts at frame {start} of {of}, which has {length} latent frames"))
+                })
         };
         let ref_start = start(group.ref_start, held, "its reference")?;
         let target_start = start(group.target_start, frames, "the video")?;
@@ -179,7 +182,9 @@ mod tests {
     #[test]
     fn hostile_strategies_are_refused() {
         let long = "9".repeat(100_000);
-        for bad in [";", "0;", "a", "0,,0", "0,0,0,0,0,0,0", "0,0,0,0,-1", "0,0,0,0,1,nan", "0,0,0,0,1,1.5", &long, "1.5"] {
+        for bad in
+            [";", "0;", "a", "0,,0", "0,0,0,0,0,0,0", "0,0,0,0,-1", "0,0,0,0,1,nan", "0,0,0,0,1,1.5", &long, "1.5"]
+        {
             assert!(matches!(parse(bad), Err(Error::Request { .. })), "{bad:.20}");
         }
         for bad in ["0,1", "0,-2", "0,0,-9", "0,0,9", "0,0,0,15", "0,0,0,-16", "0,0,-9223372036854775808"] {

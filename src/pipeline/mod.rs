@@ -9,5 +9,5 @@ mod texture;
 
 pub use open_sora::{Caption, Event, OpenSora, Sampled, Video};
 pub use plan::Plan;
-pub use texture::frame_textures;
 pub use request::{Defaults, Request};
+pub use texture::frame_textures;

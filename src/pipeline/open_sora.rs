@@ -77,7 +77,10 @@ impl OpenSora {
     /// [`Error::Checkpoint`] naming the part or field that is missing or wrong.
     pub fn open(gpu: &Gpu, folder: &Path) -> Result<Self> {
         if !folder.is_dir() {
-            return Err(Error::checkpoint(folder, "there is no such model folder; it should hold ".to_string() + &PARTS.join(", ")));
+            return Err(Error::checkpoint(
+                folder,
+                "there is no such model folder; it should hold ".to_string() + &PARTS.join(", "),
+            ));
         }
         if let Some(part) = PARTS.iter().find(|p| !folder.join(p).is_dir()) {
             let problem = format!("has no folder `{part}`; a model folder holds {}", PARTS.join(", "));
@@ -127,7 +130,11 @@ impl OpenSora {
                 return Err(Error::Limit {
                     what: format!("{stage} {size} on `{}`", self.gpu.info().name),
                     need: format!("a tensor of {}", mib(bytes)),
-                    have: format!("{}; ask for a smaller size{}", mib(most), if stage == "denoising" { " or fewer frames" } else { "" }),
+                    have: format!(
+                        "{}; ask for a smaller size{}",
+                        mib(most),
+                        if stage == "denoising" { " or fewer frames" } else { "" }
+                    ),
                 });
             }
         }
@@ -262,7 +269,13 @@ struct Conditioned<'a> {
 }
 
 impl Denoiser for Conditioned<'_> {
-    fn velocity(&self, z: &Tensor, timesteps: &[f64], frame_mask: Option<&[bool]>, cache: &mut ResidualCache) -> Tensor {
+    fn velocity(
+        &self,
+        z: &Tensor,
+        timesteps: &[f64],
+        frame_mask: Option<&[bool]>,
+        cache: &mut ResidualCache,
+    ) -> Tensor {
         let input = Input { x: z, timesteps, fps: &[self.fps], text: &self.text, grid: &self.grid, frame_mask };
         self.net.forward(&input, cache, &mut Tap::Off)
     }

@@ -60,7 +60,8 @@ impl Plan {
         let width = within("width", request.width.unwrap_or(defaults.width), 2 * factor, MOST_PIXELS)?;
         let frames = within("frames", request.frames.unwrap_or(defaults.frames), 1, MOST_FRAMES)?;
         if defaults.timestep_transform && (2..17).contains(&frames) {
-            let problem = format!("{frames} is too short for this model's schedule; ask for 1 (an image) or at least 17");
+            let problem =
+                format!("{frames} is too short for this model's schedule; ask for 1 (an image) or at least 17");
             return Err(Error::request("frames", problem));
         }
         let steps = within("steps", request.steps.unwrap_or(defaults.steps), 1, MOST_STEPS)?;
@@ -78,7 +79,11 @@ impl Plan {
         if let Some(given) = &request.latents {
             let count: usize = latent.iter().product();
             if given.len() != count {
-                let problem = format!("{} numbers were given, this video starts from [1, {}, {t}, {h}, {w}]", given.len(), latent[0]);
+                let problem = format!(
+                    "{} numbers were given, this video starts from [1, {}, {t}, {h}, {w}]",
+                    given.len(),
+                    latent[0]
+                );
                 return Err(Error::request("latents", problem));
             }
             if let Some(i) = given.iter().position(|v| !v.is_finite()) {

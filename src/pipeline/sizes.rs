@@ -133,7 +133,8 @@ fn table(resolution: &str) -> Result<&'static Table> {
 
 /// What a table offers, in the words a user would write.
 fn ratios(table: &Table) -> String {
-    let names = table.sizes.iter().map(|(key, ..)| RATIOS.iter().find(|(_, k)| k == key).map_or(*key, |(name, _)| *name));
+    let names =
+        table.sizes.iter().map(|(key, ..)| RATIOS.iter().find(|(_, k)| k == key).map_or(*key, |(name, _)| *name));
     names.collect::<Vec<_>>().join(", ")
 }
 

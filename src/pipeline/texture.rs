@@ -25,7 +25,9 @@ pub fn frame_textures(pixels: &Tensor) -> Vec<wgpu::Texture> {
                 sample_count: 1,
                 dimension: wgpu::TextureDimension::D2,
                 format: wgpu::TextureFormat::Rgba8Unorm,
-                usage: wgpu::TextureUsages::TEXTURE_BINDING | wgpu::TextureUsages::COPY_DST | wgpu::TextureUsages::COPY_SRC,
+                usage: wgpu::TextureUsages::TEXTURE_BINDING
+                    | wgpu::TextureUsages::COPY_DST
+                    | wgpu::TextureUsages::COPY_SRC,
                 view_formats: &[wgpu::TextureFormat::Rgba8UnormSrgb],
             });
             let at = (frame * height * stride * 4) as u64;

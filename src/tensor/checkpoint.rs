@@ -56,7 +56,11 @@ impl Checkpoint {
         }
         Err(Error::checkpoint(
             path,
-            format!("holds none of {}, {}; is this the folder of one part of a model?", SINGLE.join(", "), INDEX.join(", ")),
+            format!(
+                "holds none of {}, {}; is this the folder of one part of a model?",
+                SINGLE.join(", "),
+                INDEX.join(", ")
+            ),
         ))
     }
 
@@ -66,8 +70,8 @@ impl Checkpoint {
             weight_map: HashMap<String, String>,
         }
         let text = std::fs::read_to_string(index).map_err(|e| Error::io(index, e))?;
-        let parsed: Index = serde_json::from_str(&text)
-            .map_err(|e| Error::checkpoint(index, format!("is no index of shards: {e}")))?;
+        let parsed: Index =
+            serde_json::from_str(&text).map_err(|e| Error::checkpoint(index, format!("is no index of shards: {e}")))?;
         let mut shards: Vec<&String> = parsed.weight_map.values().collect();
         shards.sort();
         shards.dedup();
@@ -86,8 +90,9 @@ impl Checkpoint {
         for path in paths {
             let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
             let map = map(&file).map_err(|e| Error::io(path, e))?;
-            let (header, metadata) = SafeTensors::read_metadata(&map)
-                .map_err(|e| Error::checkpoint(path, format!("is no complete safetensors file ({e}); download it again?")))?;
+            let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| {
+                Error::checkpoint(path, format!("is no complete safetensors file ({e}); download it again?"))
+            })?;
             let start = header + 8;
             for (name, info) in metadata.tensors() {
                 let (from, to) = info.data_offsets;
@@ -98,7 +103,10 @@ impl Checkpoint {
                     bytes: start + from..start + to,
                 };
                 if place.bytes.end > map.len() {
-                    return Err(Error::checkpoint(path, format!("ends before tensor `{name}` does; download it again?")));
+                    return Err(Error::checkpoint(
+                        path,
+                        format!("ends before tensor `{name}` does; download it again?"),
+                    ));
                 }
                 joined.entries.insert(name, place);
             }
@@ -107,7 +115,10 @@ impl Checkpoint {
         if let Some((index, listed)) = index {
             for (name, shard) in listed {
                 if !joined.entries.contains_key(name) {
-                    return Err(Error::checkpoint(index, format!("promises `{name}` in `{shard}`, which does not hold it")));
+                    return Err(Error::checkpoint(
+                        index,
+                        format!("promises `{name}` in `{shard}`, which does not hold it"),
+                    ));
                 }
             }
         }

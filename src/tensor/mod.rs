@@ -157,7 +157,9 @@ impl Gpu {
                 at += own.len().next_multiple_of(4);
                 match t.dtype {
                     DType::F32 => bytemuck::pod_collect_to_vec(own),
-                    DType::F16 => own.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+                    DType::F16 => {
+                        own.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
+                    }
                 }
             })
             .collect())

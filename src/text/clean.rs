@@ -45,7 +45,10 @@ static URLS: Rules = LazyLock::new(|| {
             r"\b((?:https?:(?:\/{1,3}|[a-zA-Z0-9%])|[a-zA-Z0-9.\-]+[.](?:com|co|ru|net|org|edu|gov|it)[\w/-]*\b\/?(?!@)))",
             "",
         ),
-        (r"\b((?:www:(?:\/{1,3}|[a-zA-Z0-9%])|[a-zA-Z0-9.\-]+[.](?:com|co|ru|net|org|edu|gov|it)[\w/-]*\b\/?(?!@)))", ""),
+        (
+            r"\b((?:www:(?:\/{1,3}|[a-zA-Z0-9%])|[a-zA-Z0-9.\-]+[.](?:com|co|ru|net|org|edu|gov|it)[\w/-]*\b\/?(?!@)))",
+            "",
+        ),
     ])
 });
 
@@ -195,7 +198,8 @@ mod tests {
 
     #[test]
     fn long_and_hostile_texts_end() {
-        for piece in ["a.", "a", "1", "<", "&", "%", "\"'", "-", "x1", " : ", "@", "a.com/", "é\u{301}", "\u{0}", "汉"] {
+        for piece in ["a.", "a", "1", "<", "&", "%", "\"'", "-", "x1", " : ", "@", "a.com/", "é\u{301}", "\u{0}", "汉"]
+        {
             let _ = clean_caption(&piece.repeat(4_000));
         }
     }

@@ -39,7 +39,8 @@ pub(super) fn text(html: &str) -> String {
             },
             '&' => entity(rest),
             _ => {
-                let length = rest.find(['<', '&']).filter(|&at| at > 0).unwrap_or(if first == '<' { 1 } else { rest.len() });
+                let length =
+                    rest.find(['<', '&']).filter(|&at| at > 0).unwrap_or(if first == '<' { 1 } else { rest.len() });
                 (rest[..length].to_string(), length)
             }
         };
@@ -66,7 +67,8 @@ fn markup(rest: &str) -> Option<Markup<'_>> {
     let until = |end: &str, from: usize| rest.get(from..)?.find(end).map(|at| from + at + end.len());
     let plain = |length: usize| Some(Markup { length, opens: None, closes: None });
     let name = |from: usize| {
-        let end = rest[from..].find(|c: char| c.is_ascii_whitespace() || c == '/' || c == '>').unwrap_or(rest.len() - from);
+        let end =
+            rest[from..].find(|c: char| c.is_ascii_whitespace() || c == '/' || c == '>').unwrap_or(rest.len() - from);
         &rest[from..from + end]
     };
     let bytes = rest.as_bytes();

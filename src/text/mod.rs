@@ -2,8 +2,8 @@
 
 pub mod clean;
 mod html;
-mod repair;
 pub mod prompt;
+mod repair;
 pub mod tokenizer;
 
 pub use clean::clean_caption;

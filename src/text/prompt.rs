@@ -35,8 +35,8 @@ impl Embedded {
         if json[1..].contains('{') {
             return Err(problem("it holds more than one `{`; only one embedded JSON object is understood"));
         }
-        let object: serde_json::Map<String, Value> =
-            serde_json::from_str(json).map_err(|e| problem(format!("from the `{{` on it is not a JSON object: {e}")))?;
+        let object: serde_json::Map<String, Value> = serde_json::from_str(json)
+            .map_err(|e| problem(format!("from the `{{` on it is not a JSON object: {e}")))?;
         let mut embedded = Self { text: text.to_string(), ..Self::default() };
         for (key, value) in object {
             let Value::String(value) = value else {
@@ -45,7 +45,9 @@ impl Embedded {
             match key.as_str() {
                 "reference_path" => embedded.reference_path = Some(value),
                 "mask_strategy" => embedded.mask_strategy = Some(value),
-                _ => return Err(problem(format!("the embedded key `{key}` is not `reference_path` or `mask_strategy`"))),
+                _ => {
+                    return Err(problem(format!("the embedded key `{key}` is not `reference_path` or `mask_strategy`")));
+                }
             }
         }
         Ok(embedded)
@@ -161,7 +163,15 @@ mod tests {
         assert_eq!((e.text.as_str(), e.mask_strategy.as_deref(), e.reference_path), ("x ", Some("0"), None));
         assert_eq!(Embedded::split("").unwrap(), Embedded::default());
         let deep = "[".repeat(100_000);
-        for bad in ["{", "a {b}", "a {\"x\": \"y\"}", "a {\"mask_strategy\": 1}", "a {} {}", "a {} b", &format!("{{\"mask_strategy\": {deep}")] {
+        for bad in [
+            "{",
+            "a {b}",
+            "a {\"x\": \"y\"}",
+            "a {\"mask_strategy\": 1}",
+            "a {} {}",
+            "a {} b",
+            &format!("{{\"mask_strategy\": {deep}"),
+        ] {
             assert!(matches!(Embedded::split(bad), Err(Error::Request { .. })), "{bad:.30}");
         }
     }

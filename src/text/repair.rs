@@ -29,7 +29,8 @@ fn fix_line(line: &str, entities: bool) -> String {
     for _ in 0..MAX_ROUNDS {
         let mut fixed = if entities { unescape(&text) } else { text.clone() };
         fixed = fix_encoding(fixed);
-        fixed = fixed.chars().map(|c| if matches!(c, '\u{80}'..='\u{9f}') { windows_1252(c as u8) } else { c }).collect();
+        fixed =
+            fixed.chars().map(|c| if matches!(c, '\u{80}'..='\u{9f}') { windows_1252(c as u8) } else { c }).collect();
         fixed = widths_and_quotes(&fixed);
         fixed = fixed.replace("\r\n", "\n").replace(['\r', '\u{2028}', '\u{2029}', '\u{85}'], "\n");
         fixed = without_escapes(&fixed).into_owned();

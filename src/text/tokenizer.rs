@@ -56,7 +56,10 @@ impl Tokenizer {
         let limit = if json { MAX_JSON } else { MAX_MODEL };
         let size = std::fs::metadata(file).map_err(|e| Error::io(file, e))?.len();
         if size > limit as u64 {
-            return Err(Error::checkpoint(file, format!("{size} bytes are too many for a tokenizer, {limit} the limit")));
+            return Err(Error::checkpoint(
+                file,
+                format!("{size} bytes are too many for a tokenizer, {limit} the limit"),
+            ));
         }
         let bytes = std::fs::read(file).map_err(|e| Error::io(file, e))?;
         let opened = if json { from_json(&bytes) } else { from_sentencepiece(&bytes) };
@@ -253,7 +256,9 @@ mod tests {
     #[test]
     fn damaged_json_is_refused() {
         let json = String::from_utf8(golden("tokenizer.json")).unwrap();
-        for bad in ["", "{}", "[]", "null", &json[..json.len() / 2], &"[".repeat(100_000), &json.replace("</s>", "<end>")] {
+        for bad in
+            ["", "{}", "[]", "null", &json[..json.len() / 2], &"[".repeat(100_000), &json.replace("</s>", "<end>")]
+        {
             assert!(from_json(bad.as_bytes()).is_err(), "{bad:.20}");
         }
         // the first characters of the charsmap are the size of its trie

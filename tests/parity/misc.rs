@@ -22,9 +22,9 @@ pub fn run(report: &mut Report) {
         match name(&path).as_str() {
             "timesteps" => timesteps(report, &case, &file),
             "sizes" => rows(report, &case, &file, size_row),
-            "text_cleaning" => {
-                rows(report, &case, &file, |row| equal("cleaned", text(row, "output"), &clean_caption(text(row, "input"))))
-            }
+            "text_cleaning" => rows(report, &case, &file, |row| {
+                equal("cleaned", text(row, "output"), &clean_caption(text(row, "input")))
+            }),
             "prompts" => prompts(report, &case, &file),
             "mask_strategy" => rows(report, &case, &file, mask_row),
             "resolution_tables" => tables(report, &case, &file),
@@ -74,7 +74,11 @@ fn timesteps(report: &mut Report, case: &str, file: &Value) {
         }
     }
     report.error(case, worst, 3e-4);
-    report.exact(&format!("{case}/bf16"), differing == 0, format!("{differing} timesteps round differently to bfloat16"));
+    report.exact(
+        &format!("{case}/bf16"),
+        differing == 0,
+        format!("{differing} timesteps round differently to bfloat16"),
+    );
 }
 
 fn size_row(row: &Value) -> Result<(), String> {
@@ -147,8 +151,8 @@ fn mask_row(row: &Value) -> Result<(), String> {
         equal("parsed", &expected, &parsed)?;
 
         let references = indices(&row["reference_latent_frames"][i]).unwrap();
-        let plan =
-            mask_strategy::apply(&groups, number(row, "loop"), frames, &references, align).map_err(|e| e.to_string())?;
+        let plan = mask_strategy::apply(&groups, number(row, "loop"), frames, &references, align)
+            .map_err(|e| e.to_string())?;
         let mask: Vec<f32> = floats(&row["mask"][i]).iter().map(|&v| v as f32).collect();
         equal("mask", &mask, &plan.mask)?;
         let mut video = vec![0.0; frames];
@@ -199,15 +203,18 @@ fn noise_row(row: &Value) -> Result<(), String> {
     let draws = indices(&row["draws"]).unwrap();
     let bits: Vec<u32> = draws.iter().flat_map(|&n| rng.randn(n)).map(f32::to_bits).collect();
     let at = format!("seed {} draws {draws:?}", row["seed"]);
-    for (field, got) in [("bits", &bits[..]), ("first", &bits[..bits.len().min(16)]), ("last", &bits[bits.len().saturating_sub(16)..])] {
+    for (field, got) in
+        [("bits", &bits[..]), ("first", &bits[..bits.len().min(16)]), ("last", &bits[bits.len().saturating_sub(16)..])]
+    {
         if let Some(expected) = indices(&row[field]) {
             let got: Vec<usize> = got.iter().map(|&b| b as usize).collect();
             equal(&format!("{at} {field}"), &expected, &got)?;
         }
     }
-    let hash = bits.iter().flat_map(|b| b.to_le_bytes()).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    });
+    let hash = bits
+        .iter()
+        .flat_map(|b| b.to_le_bytes())
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
     equal(&format!("{at} checksum"), text(row, "fnv1a64"), &format!("{hash:016x}"))
 }
 

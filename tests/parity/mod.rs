@@ -21,7 +21,9 @@ pub fn root() -> PathBuf {
 pub fn gpu() -> residua::gpu::Gpu {
     let prefs = residua::gpu::Prefs {
         device: std::env::var("RESIDUA_DEVICE").ok(),
-        class: std::env::var("RESIDUA_KERNELS").ok().map(|k| k.parse().unwrap_or_else(|e| panic!("RESIDUA_KERNELS: {e}"))),
+        class: std::env::var("RESIDUA_KERNELS")
+            .ok()
+            .map(|k| k.parse().unwrap_or_else(|e| panic!("RESIDUA_KERNELS: {e}"))),
     };
     pollster::block_on(residua::gpu::Gpu::open(&prefs)).unwrap_or_else(|e| panic!("{e}"))
 }
@@ -140,5 +142,8 @@ pub fn max_abs(a: &[f32], b: &[f32]) -> f64 {
     if a.len() != b.len() {
         return f64::NAN;
     }
-    a.iter().zip(b).map(|(x, y)| (*x as f64 - *y as f64).abs()).fold(0.0, |w, d| if d.is_nan() || w.is_nan() { f64::NAN } else { w.max(d) })
+    a.iter()
+        .zip(b)
+        .map(|(x, y)| (*x as f64 - *y as f64).abs())
+        .fold(0.0, |w, d| if d.is_nan() || w.is_nan() { f64::NAN } else { w.max(d) })
 }

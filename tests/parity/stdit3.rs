@@ -50,7 +50,9 @@ fn captions(y: &Array, mask: Option<&Array>) -> Vec<Vec<f32>> {
     let (batch, len, k) = (y.shape[0], y.shape[2], y.shape[3]);
     let kept = |b: usize, i: usize| mask.is_none_or(|m| m.data[b % m.shape[0] * len + i] != 0.0);
     (0..batch)
-        .map(|b| (0..len).filter(|&i| kept(b, i)).flat_map(|i| y.data[(b * len + i) * k..][..k].iter().copied()).collect())
+        .map(|b| {
+            (0..len).filter(|&i| kept(b, i)).flat_map(|i| y.data[(b * len + i) * k..][..k].iter().copied()).collect()
+        })
         .collect()
 }
 
@@ -122,7 +124,10 @@ fn forward(report: &mut Report, gpu: &Gpu, folder: &Path) {
 /// Whether `other` has the inputs of `case`, all of whose frames are generated, and an output but no frame mask.
 fn same_but_for_the_mask(case: &BTreeMap<String, Array>, other: &BTreeMap<String, Array>) -> bool {
     let inputs = |c: &BTreeMap<String, Array>| -> Vec<(String, Vec<f32>)> {
-        c.iter().filter(|(n, _)| n.starts_with("in.") && *n != "in.x_mask").map(|(n, a)| (n.clone(), a.data.clone())).collect()
+        c.iter()
+            .filter(|(n, _)| n.starts_with("in.") && *n != "in.x_mask")
+            .map(|(n, a)| (n.clone(), a.data.clone()))
+            .collect()
     };
     let ones = case.get("in.x_mask").is_some_and(|m| m.data.iter().all(|&v| v == 1.0));
     ones && !other.contains_key("in.x_mask") && other.contains_key("output") && inputs(case) == inputs(other)
@@ -163,7 +168,8 @@ fn positions(report: &mut Report, misc: &Path) {
         let (h, w) = (number("grid_h") as usize, number("grid_w") as usize);
         let square = row["input_sq_size"].as_f64().unwrap_or(512.0) as usize;
         let table = embed::positions([h, w], [number("height"), number("width")], square, c);
-        let got: Vec<f32> = all[&format!("{case}/index")].data.iter().flat_map(|&i| table[i as usize * c..][..c].to_vec()).collect();
+        let got: Vec<f32> =
+            all[&format!("{case}/index")].data.iter().flat_map(|&i| table[i as usize * c..][..c].to_vec()).collect();
         // upstream multiplies in f32: 6e-5 rad at the far end of the largest grid
         report.error(&format!("stdit3/misc/positions/{case}"), max_abs(&got, &want.data), 1e-4);
     }
@@ -198,7 +204,13 @@ struct Net<'a> {
 }
 
 impl Denoiser for Net<'_> {
-    fn velocity(&self, z: &Tensor, timesteps: &[f64], frame_mask: Option<&[bool]>, cache: &mut ResidualCache) -> Tensor {
+    fn velocity(
+        &self,
+        z: &Tensor,
+        timesteps: &[f64],
+        frame_mask: Option<&[bool]>,
+        cache: &mut ResidualCache,
+    ) -> Tensor {
         let (text, grid) = (&self.text, &self.grid);
         self.given.borrow_mut().push((z.clone(), frame_mask.map(<[bool]>::to_vec)));
         let input = Input { x: z, timesteps, fps: &[self.fps], text, grid, frame_mask };
@@ -267,7 +279,8 @@ fn one_run(report: &mut Report, gpu: &Gpu, top: &Path, title: &str, entry: &Valu
         };
         let start = gpu.upload(&z0.data, z0.shape.clone());
         net.given.borrow_mut().clear();
-        pollster::block_on(sampler::sample(&net, &start, plan, &mut cache, &mut |_, _| true)).unwrap_or_else(|e| panic!("{title}: {e}"))
+        pollster::block_on(sampler::sample(&net, &start, plan, &mut cache, &mut |_, _| true))
+            .unwrap_or_else(|e| panic!("{title}: {e}"))
     };
     let read = |z: &Tensor| z.read_blocking().unwrap_or_else(|e| panic!("{title}: {e}"));
 
@@ -278,7 +291,11 @@ fn one_run(report: &mut Report, gpu: &Gpu, top: &Path, title: &str, entry: &Valu
     let every = entry["z_in_every"].as_u64().unwrap_or(1) as usize;
     let z_in = &tensors["z_in"];
     let each = z_in.data.len() / z_in.shape[0];
-    let worst = given.iter().step_by(every).zip(z_in.data.chunks_exact(each)).map(|((z, _), want)| max_abs(&read(z)[..each], want));
+    let worst = given
+        .iter()
+        .step_by(every)
+        .zip(z_in.data.chunks_exact(each))
+        .map(|((z, _), want)| max_abs(&read(z)[..each], want));
     let worst = worst.fold(0.0, |a: f64, b| if b.is_nan() { b } else { a.max(b) });
     if let Some(masks) = tensors.get("x_mask") {
         let all: Vec<bool> = masks.data.iter().map(|&m| m != 0.0).collect();
@@ -286,7 +303,11 @@ fn one_run(report: &mut Report, gpu: &Gpu, top: &Path, title: &str, entry: &Valu
             Some(mask) => mask[..n * t] == *want && mask[n * t..] == *want,
             None => !want.contains(&false),
         });
-        report.exact(&format!("{title} frame masks"), same && given.len() == masks.shape[0], format!("{} steps", given.len()));
+        report.exact(
+            &format!("{title} frame masks"),
+            same && given.len() == masks.shape[0],
+            format!("{} steps", given.len()),
+        );
     }
     if caches {
         decisions(report, title, entry, &taken);
@@ -299,7 +320,9 @@ fn one_run(report: &mut Report, gpu: &Gpu, top: &Path, title: &str, entry: &Valu
 }
 
 fn policy(entry: &Value) -> Box<dyn CachePolicy> {
-    let list = |v: &Value| -> Vec<usize> { v.as_array().into_iter().flatten().filter_map(|x| Some(x.as_u64()? as usize)).collect() };
+    let list = |v: &Value| -> Vec<usize> {
+        v.as_array().into_iter().flatten().filter_map(|x| Some(x.as_u64()? as usize)).collect()
+    };
     let pairs = entry["codebook"].as_array().into_iter().flatten();
     let pairs = pairs.map(|p| (p[0].as_f64().unwrap_or(f64::NAN), p[1].as_u64().unwrap_or(0) as usize)).collect();
     let residual = match entry["cache_res"].as_str() {

@@ -35,7 +35,8 @@ fn tokenizers(report: &mut Report, dir: &Path) {
         for cases in files(dir, "json") {
             let case = format!("t5/tokenizer/{}/{file}", name(&cases));
             // the tokenizer itself lies among its cases
-            if !report.wants(&case) || ["tokenizer", "tokenizer_config", "special_tokens_map"].contains(&&*name(&cases)) {
+            if !report.wants(&case) || ["tokenizer", "tokenizer_config", "special_tokens_map"].contains(&&*name(&cases))
+            {
                 continue;
             }
             let tokenizer = match &tokenizer {

@@ -73,8 +73,11 @@ pub fn config() -> serde_json::Value {
     })
 }
 
-/// Its transformer: name, sizes, numbers.
-pub fn transformer() -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
+/// Sizes and numbers by name.
+pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+/// Its transformer.
+pub fn transformer() -> Tensors {
     let mut sizes: Vec<(String, Vec<usize>)> = Vec::new();
     let c = WIDTH;
     let mut linear = |name: &str, from: usize, to: usize| {
@@ -128,7 +131,7 @@ fn blocks() -> impl Iterator<Item = String> {
 }
 
 /// Writes tensors as f32.
-pub fn write_tensors(path: &Path, tensors: &BTreeMap<String, (Vec<usize>, Vec<f32>)>) {
+pub fn write_tensors(path: &Path, tensors: &Tensors) {
     let bytes: Vec<(&String, &Vec<usize>, Vec<u8>)> = tensors
         .iter()
         .map(|(name, (sizes, numbers))| (name, sizes, numbers.iter().flat_map(|v| v.to_le_bytes()).collect()))

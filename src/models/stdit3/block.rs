@@ -62,7 +62,14 @@ impl Block {
     }
 
     /// x: `[B, T·S, C]` → same.
-    pub fn forward(&self, x: &Tensor, text: &TextKeys, at: &Around<'_>, cache: &mut ResidualCache, tap: &mut Tap<'_>) -> Tensor {
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        text: &TextKeys,
+        at: &Around<'_>,
+        cache: &mut ResidualCache,
+        tap: &mut Tap<'_>,
+    ) -> Tensor {
         let table = ops::add(at.time.vectors, &self.table);
         let modulate = |first: usize| Modulate {
             table: &table,

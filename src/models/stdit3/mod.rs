@@ -291,7 +291,11 @@ impl STDiT3 {
         let whole = ops::permute(&x.reshape([batch, t, h, w, pt, ph, pw, out]), &[0, 7, 1, 4, 2, 5, 3, 6]);
         let whole = whole.reshape([batch, out, t * pt, h * ph, w * pw]);
         let [lt, lh, lw] = grid.latent;
-        if [t * pt, h * ph, w * pw] == grid.latent { whole } else { ops::window(&whole, &[0; 5], &[batch, out, lt, lh, lw]) }
+        if [t * pt, h * ph, w * pw] == grid.latent {
+            whole
+        } else {
+            ops::window(&whole, &[0; 5], &[batch, out, lt, lh, lw])
+        }
     }
 }
 

@@ -306,7 +306,11 @@ fn within(name: &str, value: usize, most: usize) -> std::result::Result<(), Stri
 fn grouped(name: &str, width: usize, by: &str, groups: usize) -> std::result::Result<(), String> {
     within(name, width, 1 << 16)?;
     within(by, groups, 1 << 10)?;
-    if width.is_multiple_of(groups) { Ok(()) } else { Err(format!("{name} has {width}, which {by} {groups} does not divide")) }
+    if width.is_multiple_of(groups) {
+        Ok(())
+    } else {
+        Err(format!("{name} has {width}, which {by} {groups} does not divide"))
+    }
 }
 
 fn activation(name: &str, kind: &str) -> std::result::Result<(), String> {
