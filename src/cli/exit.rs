@@ -33,6 +33,8 @@ impl From<Error> for Failure {
             Error::Request { .. } => (code::USE, None),
             Error::Checkpoint { .. } | Error::Io { .. } => (code::INPUT, None),
             Error::NoAdapter(_) => (code::NO_ADAPTER, None),
+            // most say what to ask for instead
+            Error::Limit { have, .. } if have.contains("ask for") => (code::MEMORY, None),
             Error::Limit { .. } => {
                 (code::MEMORY, Some("ask for fewer frames (-f) or a smaller size (-W, -H), or choose another --device"))
             }

@@ -34,7 +34,7 @@ fn add_scaled(x: &Tensor, y: &Tensor, factor: f32) -> Tensor {
         factor: f32,
         pad: u32,
     }
-    contract!(x.count() % y.count().max(1) == 0, "add: {} and {}", x.shape(), y.shape());
+    contract!(x.count().is_multiple_of(y.count().max(1)), "add: {} and {}", x.shape(), y.shape());
     let out = empty_f32(x.gpu(), x.shape().clone());
     Dispatch::new(x.gpu(), Program::of(shader::ELEMENTWISE_ADD))
         .bind("x", x)
@@ -65,7 +65,7 @@ pub fn silu(x: &Tensor) -> Tensor {
 #[track_caller]
 pub fn affine_channels(x: &Tensor, table: &Tensor, inner: usize) -> Tensor {
     let c = table.count() / 2;
-    contract!(x.count() % (c * inner) == 0, "affine: {} with {c} channels of {inner}", x.shape());
+    contract!(x.count().is_multiple_of(c * inner), "affine: {} with {c} channels of {inner}", x.shape());
     let out = empty_f32(x.gpu(), x.shape().clone());
     Dispatch::new(x.gpu(), Program::of(shader::ELEMENTWISE_AFFINE))
         .bind("x", x)
@@ -83,7 +83,7 @@ pub fn affine_channels(x: &Tensor, table: &Tensor, inner: usize) -> Tensor {
 /// If the shapes do not fit.
 #[track_caller]
 pub fn choose(mask: &Tensor, x: &Tensor, y: &Tensor) -> Tensor {
-    let fits = x.dims() == y.dims() && x.count() % mask.count() == 0;
+    let fits = x.dims() == y.dims() && x.count().is_multiple_of(mask.count());
     contract!(fits, "choose: {} or {} by {}", x.shape(), y.shape(), mask.shape());
     let out = empty_f32(x.gpu(), x.shape().clone());
     Dispatch::new(x.gpu(), Program::of(shader::ELEMENTWISE_CHOOSE))

@@ -178,7 +178,8 @@ fn launch(
     }
     let out = empty_f32(gpu, shape);
     let (tile, base) = kernel_for(gpu.class());
-    let program = program(base, input, weight_file(w.dtype(), params.k % 4 == 0), bias.is_some(), then, target.file());
+    let program =
+        program(base, input, weight_file(w.dtype(), params.k.is_multiple_of(4)), bias.is_some(), then, target.file());
     Dispatch::new(gpu, program)
         .bind("x", x)
         .bind("w", w)

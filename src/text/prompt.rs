@@ -46,7 +46,9 @@ impl Embedded {
                 "reference_path" => embedded.reference_path = Some(value),
                 "mask_strategy" => embedded.mask_strategy = Some(value),
                 _ => {
-                    return Err(problem(format!("the embedded key `{key}` is not `reference_path` or `mask_strategy`")));
+                    return Err(problem(format!(
+                        "the embedded key `{key}` is not `reference_path` or `mask_strategy`"
+                    )));
                 }
             }
         }

@@ -102,10 +102,10 @@ impl Config {
         within("input_sq_size", self.input_sq_size, 1 << 16)?;
         self.patch_size.iter().try_for_each(|&p| within("patch_size", p, 64))?;
         let c = self.hidden_size;
-        if c % 4 != 0 {
+        if !c.is_multiple_of(4) {
             return Err(format!("hidden_size is {c}, expected a multiple of 4 (two sinusoids for each axis)"));
         }
-        if c % self.num_heads != 0 || (c / self.num_heads) % 2 != 0 {
+        if !c.is_multiple_of(self.num_heads) || !(c / self.num_heads).is_multiple_of(2) {
             return Err(format!("hidden_size {c} does not divide into {} heads of even size", self.num_heads));
         }
         if !(self.mlp_ratio.is_finite() && (0.01..=64.0).contains(&self.mlp_ratio)) || self.mlp_width() == 0 {
