@@ -215,6 +215,7 @@ fn numbers() {
     wrong(&["-W", "wide"], &["--width", "wide"]);
     wrong(&["-f", "0"], &["frames", "0"]);
     wrong(&["-f", "100000"], &["frames", "100000"]);
+    wrong(&["-f", "5"], &["frames", "17"]);
     wrong(&["-f", "5s"], &["frames", "5s", "4s"]);
     wrong(&["-f", "99999999999999999999999"], &["frames"]);
     wrong(&["--fps", "0"], &["fps", "0"]);
@@ -230,6 +231,11 @@ fn numbers() {
     wrong(&["-r", "240p", "--aspect", "wide"], &["aspect", "wide"]);
     wrong(&["-r", "240p", "-W", "64"], &["--resolution", "--width"]);
     wrong(&["--crf", "52"], &["--crf", "52"]);
+    refused(
+        &["-p", "x", "-o", "a.mp4", "-W", "8192", "-H", "8192", "-f", "816"],
+        5,
+        &["8192x8192", "MiB", "fewer frames"],
+    );
     wrong(&["--steps", "0"], &["steps", "0"]);
     wrong(&["--steps", "10001"], &["steps", "10000"]);
     wrong(&["--steps", "18446744073709551615"], &["steps", "10000"]);
@@ -292,7 +298,7 @@ fn what_is_there_stays() {
 fn a_full_disk_and_a_closed_pipe() {
     let dir = scratch();
     let model = tiny_model::folder().to_str().unwrap();
-    let args = ["generate", "-m", model, "-p", "x", "-s", "1", "-f", "5", "--steps", "1", "-o"];
+    let args = ["generate", "-m", model, "-p", "x", "-s", "1", "-f", "17", "--steps", "1", "-o"];
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let ran: Ran = residua(dir.path()).args(args).arg("-").stdout(full).output().unwrap().into();
     judge(&ran, 7, &["No space left"]);

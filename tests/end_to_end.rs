@@ -216,7 +216,7 @@ fn the_recipe_makes_the_video_again() {
     std::fs::create_dir(d.join("weights")).unwrap();
     tiny_model::write(&d.join("weights/tiny"));
     let args =
-        ["generate", "-m", "tiny", "-p", "it's \"a\" snail", "-W", "24", "-f", "5", "--fps", "12.5", "--aes", "6"];
+        ["generate", "-m", "tiny", "-p", "it's \"a\" snail", "-W", "24", "-f", "17", "--fps", "12.5", "--aes", "6"];
     let more = [
         "--cfg",
         "2.5",
@@ -260,10 +260,10 @@ fn names_are_found_and_never_taken_twice() {
 #[test]
 fn sizes_are_rounded_down_aloud() {
     let dir = scratch();
-    let ran = generate(dir.path(), &["-W", "39", "-H", "29", "-f", "5", "--steps", "2", "-o", "a.mp4"]).ok();
+    let ran = generate(dir.path(), &["-W", "39", "-H", "29", "-f", "17", "--steps", "2", "-o", "a.mp4"]).ok();
     assert!(ran.err.contains("39x29 is rounded down to 32x24"), "{}", ran.err);
     let frames = read_mp4(&dir.path().join("a.mp4")).unwrap();
-    assert_eq!((frames.width, frames.height, frames.count()), (32, 24, 5));
+    assert_eq!((frames.width, frames.height, frames.count()), (32, 24, 17));
     for (flag, ratio) in [("--aspect", "16:9"), ("--aspect-ratio", "9:16")] {
         let ran = generate(dir.path(), &["-r", "144p", flag, ratio, "-f", "2s", "--dry-run", "--json"]).ok();
         let plan = &events(&ran)[0];
