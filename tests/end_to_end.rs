@@ -313,17 +313,51 @@ fn stopped_in_mid_run() {
     }
 }
 
-/// The model that comes with the project, found without being named.
+/// The model that comes with the project, found without being named: the video shows what the prompt says.
 #[test]
 fn the_shipped_model() {
     let dir = scratch();
     let d = dir.path();
-    let args =
-        ["generate", "-p", PROMPT, "-s", "1", "--steps", "8", "--cache", "adacache:preset=fast", "-o", "out.mp4"];
+    let args = ["generate", "-p", PROMPT, "-s", "1", "-o", "out.mp4", "--latents-out", "out.safetensors"];
     let ran = run(d, &args).ok();
     assert!(ran.err.starts_with("toybox  64x64 "), "{}", ran.err);
-    let frames = read_mp4(&d.join("out.mp4")).unwrap();
-    assert_eq!((frames.width, frames.height), (64, 64));
+    let video = read_mp4(&d.join("out.mp4")).unwrap();
+    assert_eq!((video.width, video.height, video.count()), (64, 64, 17));
     let recipe = read_recipe(&d.join("out.mp4")).unwrap().unwrap();
     assert_eq!((&recipe["prompt"], &recipe["model"]["name"]), (&PROMPT.into(), &"toybox".into()));
+
+    run(d, &["decode", "out.safetensors", "-o", "out.rgb"]).ok();
+    let exact = Frames { rgb: bytes(d, "out.rgb"), ..video.clone() };
+    let psnr = quality::psnr(&exact.rgb, &video.rgb);
+    assert!(psnr > 28.0, "compression to H.264 costs too much: PSNR {psnr:.1} dB");
+
+    let (first, last) = (red(exact.frame(0)), red(exact.frame(16)));
+    for (count, blue, x) in [first, last] {
+        assert!((60..1500).contains(&count) && blue > 64 * 64 / 2, "{count} red, {blue} blue pixels around x = {x}");
+    }
+    assert!(last.2 > first.2 + 10.0, "moves from x = {} to {}", first.2, last.2);
+}
+
+/// Red pixels and blue ones of a frame 64 wide, and the mean column of the red.
+fn red(frame: &[u8]) -> (usize, usize, f64) {
+    let pixels: Vec<[i32; 2]> = frame.chunks_exact(3).map(|p| [p[0].into(), p[2].into()]).collect();
+    let columns: Vec<usize> = (0..pixels.len()).filter(|&i| pixels[i][0] > pixels[i][1] + 40).map(|i| i % 64).collect();
+    let blue = pixels.iter().filter(|[r, b]| *b > r + 20).count();
+    (columns.len(), blue, columns.iter().sum::<usize>() as f64 / columns.len().max(1) as f64)
+}
+
+/// The shipped model with a cache: fewer steps, nearly the same video.
+#[test]
+fn the_shipped_model_with_a_cache() {
+    let dir = scratch();
+    let args = ["generate", "-p", PROMPT, "-s", "1", "--cache", "adacache:preset=fast", "--verify-cache", "--json"];
+    let ran = run(dir.path(), &[&args[..], &["-q", "-o", "out.mp4"]].concat()).ok();
+    let events = events(&ran);
+    let cache = &event(&events, "done")["cache"];
+    assert!(
+        cache["computed"].as_u64().is_some_and(|n| n < 25) && cache["saved_seconds"].as_f64() > Some(0.0),
+        "{cache}"
+    );
+    let verify = event(&events, "verify");
+    assert!(verify["psnr"].as_f64() > Some(20.0) && verify["ssim"].as_f64() > Some(0.8), "{verify}");
 }
