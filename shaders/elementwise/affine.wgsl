@@ -1,5 +1,5 @@
 // out = x · scale[c] + shift[c] for x [.., c, inner]; table holds (scale, shift) of each channel.
-// use lib/grid
+// use lib/each
 
 struct Params { count: u32, inner: u32, c: u32, pad0: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
@@ -7,14 +7,7 @@ struct Params { count: u32, inner: u32, c: u32, pad0: u32 }
 @group(0) @binding(2) var<storage, read> table: array<vec2<f32>>;
 @group(0) @binding(10) var<storage, read_write> out: array<f32>;
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) l: u32,
-) {
-    let i = flat_group(group, groups) * 64u + l;
-    if (i >= p.count) { return; }
+fn each(i: u32) {
     let t = table[i / p.inner % p.c];
     out[i] = fma(x[i], t.x, t.y);
 }

@@ -1,5 +1,5 @@
 // out = mask[i / span] ≠ 0 ? x : y, for whole frames of tokens.
-// use lib/grid
+// use lib/each
 
 struct Params { count: u32, span: u32, pad0: u32, pad1: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
@@ -8,13 +8,6 @@ struct Params { count: u32, span: u32, pad0: u32, pad1: u32 }
 @group(0) @binding(3) var<storage, read> mask: array<u32>;
 @group(0) @binding(10) var<storage, read_write> out: array<f32>;
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) l: u32,
-) {
-    let i = flat_group(group, groups) * 64u + l;
-    if (i >= p.count) { return; }
+fn each(i: u32) {
     out[i] = select(y[i], x[i], mask[i / p.span] != 0u);
 }

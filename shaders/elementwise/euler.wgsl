@@ -2,7 +2,7 @@
 //
 // z [n, ch, t, hw]; velocity [2n, channels, t, hw] with the conditioned half first and the velocity in the
 // first ch channels; steps [n, t] holds dt of each frame, 0 where a frame is given and must not move.
-// use lib/grid
+// use lib/each
 
 struct Params { count: u32, ch: u32, channels: u32, t: u32, hw: u32, n: u32, scale: f32, pad0: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
@@ -11,14 +11,7 @@ struct Params { count: u32, ch: u32, channels: u32, t: u32, hw: u32, n: u32, sca
 @group(0) @binding(3) var<storage, read> steps: array<f32>;
 @group(0) @binding(10) var<storage, read_write> out: array<f32>;
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) l: u32,
-) {
-    let i = flat_group(group, groups) * 64u + l;
-    if (i >= p.count) { return; }
+fn each(i: u32) {
     let volume = p.t * p.hw;
     let n = i / (p.ch * volume);
     let rest = i % (p.ch * volume);

@@ -1,7 +1,7 @@
 // out = mean + e^(clamp(logvar, −30, 20) / 2) · noise: a sample of the Gaussian an autoencoder's encoder describes.
 // x [rows, 2c] holds the means, then the log variances; noise and out are [rows, c].
 // Source: DiagonalGaussianDistribution in opensora/models/vae/utils.py at tag v1.2.0.
-// use lib/grid
+// use lib/each
 
 struct Params { count: u32, c: u32, pad0: u32, pad1: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
@@ -9,14 +9,7 @@ struct Params { count: u32, c: u32, pad0: u32, pad1: u32 }
 @group(0) @binding(2) var<storage, read> noise: array<f32>;
 @group(0) @binding(10) var<storage, read_write> out: array<f32>;
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) l: u32,
-) {
-    let i = flat_group(group, groups) * 64u + l;
-    if (i >= p.count) { return; }
+fn each(i: u32) {
     let at = i / p.c * 2u * p.c + i % p.c;
     out[i] = fma(exp(0.5 * clamp(x[at + p.c], -30.0, 20.0)), noise[i], x[at]);
 }

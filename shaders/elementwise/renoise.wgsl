@@ -1,6 +1,6 @@
 // Frames that become active are noised to their level: z ← (1 − level)·z + level·noise where level > 0.
 // z, noise [n, ch, t, hw]; levels [n, t].
-// use lib/grid
+// use lib/each
 
 struct Params { count: u32, ch: u32, t: u32, hw: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
@@ -9,14 +9,7 @@ struct Params { count: u32, ch: u32, t: u32, hw: u32 }
 @group(0) @binding(3) var<storage, read> levels: array<f32>;
 @group(0) @binding(10) var<storage, read_write> out: array<f32>;
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) l: u32,
-) {
-    let i = flat_group(group, groups) * 64u + l;
-    if (i >= p.count) { return; }
+fn each(i: u32) {
     let level = levels[i / (p.ch * p.t * p.hw) * p.t + i / p.hw % p.t];
     out[i] = select(z[i], (1.0 - level) * z[i] + level * noise[i], level > 0.0);
 }

@@ -1,5 +1,5 @@
 // out = x / (1 + e^(−x))
-// use lib/grid
+// use lib/each
 // use lib/activation
 
 struct Params { count: u32, pad0: u32, pad1: u32, pad2: u32 }
@@ -7,13 +7,6 @@ struct Params { count: u32, pad0: u32, pad1: u32, pad2: u32 }
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(10) var<storage, read_write> out: array<f32>;
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) l: u32,
-) {
-    let i = flat_group(group, groups) * 64u + l;
-    if (i >= p.count) { return; }
+fn each(i: u32) {
     out[i] = silu_of(x[i]);
 }

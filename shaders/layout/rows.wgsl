@@ -1,5 +1,5 @@
 // out[r, :] = x[index[r], :]: picks rows of a matrix, bit for bit.
-// use lib/grid
+// use lib/each
 
 struct Params { count: u32, c: u32, pad0: u32, pad1: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
@@ -7,13 +7,6 @@ struct Params { count: u32, c: u32, pad0: u32, pad1: u32 }
 @group(0) @binding(2) var<storage, read> index: array<u32>;
 @group(0) @binding(10) var<storage, read_write> out: array<u32>;
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) l: u32,
-) {
-    let i = flat_group(group, groups) * 64u + l;
-    if (i >= p.count) { return; }
+fn each(i: u32) {
     out[i] = x[index[i / p.c] * p.c + i % p.c];
 }

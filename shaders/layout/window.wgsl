@@ -1,19 +1,12 @@
 // out[i₀, …, i₃] = x[i − before] inside x, else 0: zero padding and cropping of up to four axes, bit for bit.
-// use lib/grid
+// use lib/each
 
-struct Params { have: vec4<u32>, to: vec4<u32>, before: vec4<i32>, count: vec4<u32> }
+struct Params { have: vec4<u32>, to: vec4<u32>, before: vec4<i32>, count: u32, pad0: u32, pad1: u32, pad2: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<u32>;
 @group(0) @binding(10) var<storage, read_write> out: array<u32>;
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) l: u32,
-) {
-    let i = flat_group(group, groups) * 64u + l;
-    if (i >= p.count.x) { return; }
+fn each(i: u32) {
     let at = vec4<i32>(vec4<u32>(
         i / (p.to.y * p.to.z * p.to.w),
         i / (p.to.z * p.to.w) % p.to.y,

@@ -1,6 +1,6 @@
 // Group normalisation, last part: out = activate((x − mean) · rstd · weight + bias), elementwise on [n, positions, c].
 // Links: `activate` (matmul/act_none, matmul/act_silu).
-// use lib/grid
+// use lib/each
 
 struct Params { count: u32, per_image: u32, c: u32, groups: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
@@ -10,14 +10,7 @@ struct Params { count: u32, per_image: u32, c: u32, groups: u32 }
 @group(0) @binding(4) var<storage, read> bias: array<f32>;
 @group(0) @binding(10) var<storage, read_write> out: array<f32>;
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) l: u32,
-) {
-    let i = flat_group(group, groups) * 64u + l;
-    if (i >= p.count) { return; }
+fn each(i: u32) {
     let channel = i % p.c;
     let s = stats[i / p.per_image * p.groups + channel / (p.c / p.groups)];
     out[i] = activate(fma((x[i] - s.x) * s.y, weight[channel], bias[channel]));

@@ -25,6 +25,7 @@ shaders! {
     LAYOUT_ROWS = "layout/rows.wgsl",
     LAYOUT_WINDOW = "layout/window.wgsl",
     LIB_ACTIVATION = "lib/activation.wgsl",
+    LIB_EACH = "lib/each.wgsl",
     LIB_GRID = "lib/grid.wgsl",
     MATMUL_ACT_GELU = "matmul/act_gelu.wgsl",
     MATMUL_ACT_NONE = "matmul/act_none.wgsl",
