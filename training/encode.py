@@ -56,7 +56,7 @@ def temporal_latents(net, z):
 def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("stage", choices=["spatial", "shared", "temporal"])
-    ap.add_argument("--clips", type=int, default=7000)
+    ap.add_argument("--clips", type=int, default=6000)
     ap.add_argument("--test-clips", type=int, default=100)
     ap.add_argument("--shared-clips", type=int, default=1400)
     ap.add_argument("--noise", type=float, default=0.1, help="standard deviation of the latent noise in training")

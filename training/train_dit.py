@@ -49,14 +49,14 @@ def noise_levels(n, mean, std):
 
 def main():
     ap = argparse.ArgumentParser()
-    ap.add_argument("--budget", type=float, default=4200, help="seconds, summed over all sessions")
+    ap.add_argument("--budget", type=float, default=3740, help="seconds, summed over all sessions")
     ap.add_argument("--lr", type=float, default=2e-3)
     ap.add_argument("--batch", type=int, default=32)
-    ap.add_argument("--depth", type=int, default=6)
+    ap.add_argument("--depth", type=int, default=4)
     ap.add_argument("--images", type=float, default=0.08, help="share of single-image steps")
     ap.add_argument("--level-mean", type=float, default=0.4)
     ap.add_argument("--level-std", type=float, default=1.1)
-    ap.add_argument("--ema", type=float, default=0.9985)
+    ap.add_argument("--ema", type=float, default=0.998)
     ap.add_argument("--threads", type=int, default=1)
     ap.add_argument("--compile", action="store_true", help="compile the blocks (needs a C++ compiler)")
     ap.add_argument("--name", default="dit")

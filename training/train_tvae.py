@@ -10,7 +10,7 @@ from encode import SEEDS
 from vae import SPATIAL_SCALE, SpatialVAE, TemporalVAE
 
 ap = argparse.ArgumentParser()
-ap.add_argument("--budget", type=float, default=720, help="seconds, summed over all sessions")
+ap.add_argument("--budget", type=float, default=560, help="seconds, summed over all sessions")
 ap.add_argument("--lr", type=float, default=2e-3)
 ap.add_argument("--batch", type=int, default=8)
 ap.add_argument("--noise", type=float, default=0.05)

@@ -9,10 +9,10 @@ from common import Ema, Muon, Session, psnr
 from vae import SpatialVAE
 
 ap = argparse.ArgumentParser()
-ap.add_argument("--budget", type=float, default=1800, help="seconds, summed over all sessions")
-ap.add_argument("--lr", type=float, default=1.5e-3)
+ap.add_argument("--budget", type=float, default=900, help="seconds, summed over all sessions")
+ap.add_argument("--lr", type=float, default=2e-3)
 ap.add_argument("--batch", type=int, default=8)
-ap.add_argument("--noise", type=float, default=0.05, help="standard deviation of the latent noise once ramped up")
+ap.add_argument("--noise", type=float, default=0.1, help="standard deviation of the latent noise once ramped up")
 ap.add_argument("--threads", type=int, default=1)
 ap.add_argument("--name", default="vae2d")
 args = ap.parse_args()
