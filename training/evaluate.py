@@ -29,6 +29,7 @@ def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("folder", type=Path)
     ap.add_argument("--prompts", type=int, default=100)
+    ap.add_argument("--shared-prompts", type=int, default=60, help="on backgrounds named like object colours")
     ap.add_argument("--clips", type=int, default=48, help="held-out clips for the reconstruction PSNR")
     ap.add_argument("--guidance", type=float)
     ap.add_argument("--steps", type=int)
@@ -47,15 +48,22 @@ def main():
         for name, videos in (("measured_on_renders", truth), ("measured_on_reconstructions", recon)):
             result[name] = {k: round(v, 3) for k, (v, _) in score(scenes, videos, classifier).items()}
         print(json.dumps(result), flush=True)
-    rng = random.Random(1000 + args.seed)
-    scenes = [toybox.sample_scene(rng, "test") for _ in range(args.prompts)]
-    prompts = [toybox.caption(s, rng) for s in scenes]
-    start, videos = time.time(), []
-    for i in range(0, len(prompts), 20):
-        z = pipe.sample(prompts[i:i + 20], args.steps, args.guidance, seed=args.seed * 1000 + i, bf16=True)
-        videos.append(pipe.decode(z, bf16=True))
-    videos = torch.cat(videos)
-    scores = score(scenes, videos, classifier)
+
+    def obey(count, backgrounds):
+        rng = random.Random(1000 + args.seed)
+        scenes = [toybox.sample_scene(rng, "test", backgrounds) for _ in range(count)]
+        prompts, videos = [toybox.caption(s, rng) for s in scenes], []
+        for i in range(0, count, 20):
+            z = pipe.sample(prompts[i:i + 20], args.steps, args.guidance, seed=args.seed * 1000 + i, bf16=True)
+            videos.append(pipe.decode(z, bf16=True))
+        videos = torch.cat(videos)
+        return prompts, videos, score(scenes, videos, classifier)
+
+    if args.shared_prompts:
+        scores = obey(args.shared_prompts, toybox.SHARED_BACKGROUNDS)[2]
+        result["shared_backgrounds"] = {k: dict(rate=round(v, 3), clips=n) for k, (v, n) in scores.items()}
+    start = time.time()
+    prompts, videos, scores = obey(args.prompts, toybox.BACKGROUNDS)
     result.update(prompts=args.prompts, steps=args.steps or pipe.defaults["num_steps"],
                   guidance=pipe.defaults["guidance_scale"] if args.guidance is None else args.guidance,
                   seconds_per_clip=round((time.time() - start) / max(1, args.prompts), 2),

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from pipeline import Pipeline
 
 PROMPTS = {
-    "red_circle_right": "a red circle moving right on a black background",
+    "red_circle_right": "a red circle moving right on a blue background",
     "yellow_star_up": "a large yellow star rising slowly over a navy background",
     "white_ring_still": "a white ring standing still in front of a brown background",
     "green_square_grow": "a small green square growing on a pink background",

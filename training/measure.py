@@ -85,7 +85,8 @@ def measure(frames, classifier):
     color = frames[solid].float().median(0).values / 255 if solid.sum() > 20 else back
     picks = [len(mask) // 4, len(mask) // 2, 3 * len(mask) // 4] if len(mask) > 3 else [0]
     votes = classifier(torch.stack([crop(mask[i]) for i in picks])).softmax(-1).sum(0)
-    return dict(background=nearest(back, toybox.BACKGROUNDS), color=nearest(color, toybox.COLORS), motion=motion_of(mask),
+    palette = toybox.BACKGROUNDS | toybox.SHARED_BACKGROUNDS
+    return dict(background=nearest(back, palette), color=nearest(color, toybox.COLORS), motion=motion_of(mask),
                 shape=toybox.SHAPES[int(votes.argmax())])
 
 
