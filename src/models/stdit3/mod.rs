@@ -113,7 +113,11 @@ impl STDiT3 {
         Ok(model)
     }
 
-    fn from_weights(w: &Weights, config: Config) -> Result<Self> {
+    /// The network over a checkpoint that is open already.
+    ///
+    /// # Errors
+    /// [`crate::Error::Checkpoint`] if a tensor is missing or mis-shaped.
+    pub fn from_weights(w: &Weights, config: Config) -> Result<Self> {
         let (c, patch) = (config.hidden_size, config.patch());
         let blocks = |name: &str, axis: Axis| {
             (0..config.depth).map(|i| Block::load(&w.at(name).at(i), &config, i, axis)).collect::<Result<Vec<_>>>()

@@ -75,12 +75,12 @@ impl T5Encoder {
         Ok(self.forward_all(&[ids], &mut Tap::Off)?.swap_remove(0))
     }
 
-    /// Several texts, each for itself, while every block is loaded only once. Waits for the device after each block, so
-    /// that no more than two of them are in memory.
+    /// Several texts, each for itself, while every block is loaded only once. A device of our own is waited for after each
+    /// block, so that no more than two of them are in memory.
     ///
     /// # Errors
     /// [`Error::Request`] if a text has no token or one outside the vocabulary; [`Error::Checkpoint`] if numbers cannot
-    /// be read; what [`Gpu::wait`] returns.
+    /// be read; what [`Gpu::end_step`] returns.
     pub fn forward_all(&self, texts: &[&[u32]], tap: &mut Tap<'_>) -> Result<Vec<Tensor>> {
         let c = &self.config;
         let gpu = self.weights.gpu();
@@ -96,7 +96,7 @@ impl T5Encoder {
             gpu.submit()?;
             // the next block is read while this one runs
             next = (i + 1 < c.num_layers).then(|| Block::load(&self.weights, c, i + 1)).transpose()?;
-            gpu.wait()?;
+            gpu.end_step()?;
         }
         let out: Vec<Tensor> = x.iter().map(|x| self.final_norm.forward(x)).collect();
         out.iter().for_each(|x| see(tap, "encoder.final_layer_norm", x));
