@@ -154,11 +154,6 @@ impl ResidualCache {
         self.policy.as_ref().map_or_else(|| "off".into(), |p| p.describe())
     }
 
-    /// Whether there is a policy.
-    pub fn is_on(&self) -> bool {
-        self.policy.is_some()
-    }
-
     /// Bytes held on the device between steps.
     pub fn bytes(&self) -> u64 {
         self.stack.iter().chain(self.kept.values()).map(Tensor::bytes).sum()

@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::schedule::{NOISE, step_size};
 use crate::cache::{ResidualCache, Row};
 use crate::error::{Error, Result};
 use crate::ops;
@@ -80,9 +81,9 @@ pub async fn sample(
     for i in 0..count {
         let start = Instant::now();
         // A frame with mask 1 is always active: the transform can put the first timestep a hair above 1000.
-        let up: Vec<bool> = (0..n * frames).map(|f| mask[f] == 1.0 || mask[f] * 1000.0 >= of(f / frames)[i]).collect();
+        let up: Vec<bool> = (0..n * frames).map(|f| mask[f] == 1.0 || mask[f] * NOISE >= of(f / frames)[i]).collect();
         if up.iter().zip(&active).any(|(now, before)| *now && !before) {
-            let level = |f: usize| if up[f] && !active[f] { (of(f / frames)[i] / 1000.0) as f32 } else { 0.0 };
+            let level = |f: usize| if up[f] && !active[f] { (of(f / frames)[i] / NOISE) as f32 } else { 0.0 };
             let levels: Vec<f32> = (0..n * frames).map(level).collect();
             let noise = gpu.upload(&(plan.noise)(i), z.shape().clone());
             z = ops::renoise(&z, &noise, &gpu.upload(&levels, [n, frames]));
@@ -96,11 +97,7 @@ pub async fn sample(
         let given = active.contains(&false);
         let twice: Vec<bool> = active.iter().chain(&active).copied().collect();
         let velocity = denoiser.velocity(&stacked.reshape(shape), &timesteps, given.then_some(&twice[..]), cache);
-        let dt = |f: usize| {
-            let t = of(f / frames);
-            let far = (t[i] - t.get(i + 1).copied().unwrap_or(0.0)) / 1000.0;
-            if active[f] { far as f32 } else { 0.0 }
-        };
+        let dt = |f: usize| if active[f] { step_size(of(f / frames), i) as f32 } else { 0.0 };
         let dts: Vec<f32> = (0..n * frames).map(dt).collect();
         z = ops::euler_step(&z, &velocity, &gpu.upload(&dts, [n, frames]), plan.guidance);
         let rows = cache.end_step().await?;

@@ -26,17 +26,19 @@ impl RectifiedFlow {
         (0..self.steps).map(|i| self.timestep(i)).collect()
     }
 
-    /// How far step `i` (0-based) goes, as a fraction of the whole way: the gap to the next timestep, over 1000; what
-    /// is left of the way for the last step. The sum over all steps is 1.
-    pub fn dt(&self, i: usize) -> f64 {
-        let next = if i + 1 < self.steps { self.timestep(i + 1) } else { 0.0 };
-        (self.timestep(i) - next) / NOISE
-    }
-
     fn timestep(&self, i: usize) -> f64 {
         let t = (1.0 - i as f64 / self.steps as f64) * NOISE;
         self.transform.map_or(t, |transform| transform.apply(t))
     }
+}
+
+/// How far step `i` (0-based) of a run over `timesteps` goes, as a fraction of the whole way: the gap to the next timestep,
+/// over 1000; what is left of the way for the last step. The sum over all steps is 1.
+///
+/// # Panics
+/// If there is no such step.
+pub fn step_size(timesteps: &[f64], i: usize) -> f64 {
+    (timesteps[i] - timesteps.get(i + 1).copied().unwrap_or(0.0)) / NOISE
 }
 
 /// Bends timesteps by the amount of data: larger and longer videos spend more of their steps near noise.
@@ -114,7 +116,7 @@ mod tests {
                 let t = flow.timesteps();
                 assert_eq!(t.len(), steps);
                 assert!((t[0] - 1000.0).abs() < 1e-9 && t.windows(2).all(|w| w[1] < w[0]) && t[steps - 1] > 0.0);
-                assert!(((0..steps).map(|i| flow.dt(i)).sum::<f64>() - 1.0).abs() < 1e-12);
+                assert!(((0..steps).map(|i| step_size(&t, i)).sum::<f64>() - 1.0).abs() < 1e-12);
             }
         }
     }

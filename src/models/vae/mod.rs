@@ -142,11 +142,6 @@ impl OpenSoraVae {
         Ok(self.encoder.get().expect("set above"))
     }
 
-    /// Takes the encoder off the device again.
-    pub fn unload_encoder(&mut self) {
-        self.encoder.take();
-    }
-
     /// Latent frames, rows and columns of so many frames of pixels.
     pub fn latent_size(&self, frames: usize, height: usize, width: usize) -> [usize; 3] {
         self.config.latent_size([frames, height, width])
