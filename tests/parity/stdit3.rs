@@ -297,6 +297,8 @@ fn one_run(report: &mut Report, gpu: &Gpu, top: &Path, title: &str, entry: &Valu
     let every = entry["z_in_every"].as_u64().unwrap_or(1) as usize;
     let z_in = &tensors["z_in"];
     let each = z_in.data.len() / z_in.shape[0];
+    let kept = given.iter().step_by(every).count();
+    assert_eq!(kept, z_in.shape[0], "{title}: latents kept of {} steps", given.len());
     let worst = given
         .iter()
         .step_by(every)
