@@ -55,7 +55,7 @@ fn spread(mut seconds: Vec<f64>) -> [f64; 3] {
 
 fn main() -> residua::Result<()> {
     let args = args();
-    let prefs = Prefs { device: std::env::var("RESIDUA_DEVICE").ok(), class: None };
+    let prefs = Prefs { device: std::env::var("RESIDUA_DEVICE").ok(), class: None, ..Prefs::default() };
     pollster::block_on(run(&args, &prefs))
 }
 

@@ -9,11 +9,14 @@ fn main() {
     let mut report = parity::Report::new(filter);
     parity::text::run(&mut report);
     parity::misc::run(&mut report);
-    let gpu = parity::gpu();
-    parity::stdit3::run(&mut report, &gpu);
-    parity::t5::run(&mut report, &gpu);
-    parity::vae::run(&mut report, &gpu);
-    parity::pipeline::run(&mut report, &gpu);
+    for dtype in parity::dtypes() {
+        println!("\noperands in {dtype:?}");
+        let gpu = parity::gpu(dtype);
+        parity::stdit3::run(&mut report, &gpu);
+        parity::t5::run(&mut report, &gpu);
+        parity::vae::run(&mut report, &gpu);
+        parity::pipeline::run(&mut report, &gpu);
+    }
     let known = ["stdit3", "t5", "vae", "noise"];
     for family in parity::folders(&parity::root()) {
         if !known.contains(&parity::name(&family).as_str()) && !family.join("reference.json").is_file() {

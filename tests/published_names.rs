@@ -61,7 +61,11 @@ fn stdit3_xl_2() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let list = dir.path().join("names.json");
     std::fs::write(&list, serde_json::to_string(&table).expect("plain data")).expect("written");
-    let gpu = pollster::block_on(Gpu::open(&Prefs { device: std::env::var("RESIDUA_DEVICE").ok(), class: None }));
+    let gpu = pollster::block_on(Gpu::open(&Prefs {
+        device: std::env::var("RESIDUA_DEVICE").ok(),
+        class: None,
+        ..Prefs::default()
+    }));
     let checkpoint = Checkpoint::outline(&list).expect("a list of tensors");
     let weights = Weights::new(&gpu.expect("an adapter"), Arc::new(checkpoint), "is this the published checkpoint?");
     if let Err(e) = STDiT3::from_weights(&weights, Config::xl_2()) {

@@ -1,8 +1,6 @@
 // out = onto + gate · value, one gate vector for every `gate_rows` rows
 @group(0) @binding(4) var<storage, read> onto: array<f32>;
 @group(0) @binding(5) var<storage, read> gate: array<f32>;
-@group(0) @binding(10) var<storage, read_write> out: array<f32>;
-fn combine(row: u32, column: u32, v: f32) {
-    let i = row * p.n + column;
-    out[i] = fma(gate[row / p.gate_rows * p.gate_stride + p.gate_at + column], v, onto[i]);
+fn combine(row: u32, column: u32, v: f32) -> f32 {
+    return fma(gate[row / p.gate_rows * p.gate_stride + p.gate_at + column], v, onto[row * p.n + column]);
 }

@@ -1,9 +1,10 @@
 // out[m, n] = finish(Σ_k input[m, k] · weight[n, k])
 //
 // For adapters whose subgroup is exactly 8 (software Vulkan): one subgroup a workgroup, no barrier. There a
-// load costs the same whatever its addresses, so one load spreads 32 of k over the lanes, and shuffles hand
-// them round. Every lane owns COLUMNS columns, 8 apart; ROWS rows are shared by all. f32 sums.
-// Links: `row_at`, `column_at`, `input4`, `weight4`, `finish` as in matmul/tiled.
+// load costs the same whatever its addresses, so one load spreads 64 of k over the lanes, eight to each, and
+// shuffles hand them round. Every lane owns PAIRS pairs of neighbouring columns, 16 apart; ROWS rows are
+// shared by all. f32 sums.
+// Links: `row_at`, `place_at`, `x8`, `w8`, `finish2` as in matmul/tiled.
 // use matmul/params
 // use matmul/finish
 
@@ -15,38 +16,50 @@ fn main(
 ) {
     let row0 = (group.y + group.z * groups.y) * ROWS;
     if (row0 >= p.m) { return; }
-    let col0 = group.x * COLUMNS * 8u + l;
+    let col0 = group.x * PAIRS * 16u + 2u * l;
     //% for i in 0..ROWS
     let at{i} = row_at(min(row0 + {i}u, p.m - 1u));
     //% end
-    //% for j in 0..COLUMNS
-    let wc{j} = min(col0 + {j}u * 8u, p.n - 1u);
+    //% for j in 0..PAIRS
+    let wa{j} = min(col0 + {j}u * 16u, p.n - 1u) * p.taps;
+    let wb{j} = min(col0 + {j}u * 16u + 1u, p.n - 1u) * p.taps;
     //% for i in 0..ROWS
-    var c{i}_{j} = 0.0;
+    var c{i}_{j} = vec2<f32>(0.0);
     //% end
     //% end
-    for (var t = 0u; t < p.k4; t += 8u) {
-        let column = column_at(t + l);
+    for (var tap = 0u; tap < p.taps; tap++) {
         //% for i in 0..ROWS
-        let a{i} = input4(at{i}, column);
+        let place{i} = place_at(at{i}, tap);
         //% end
-        // stays a loop: as fast as eight copies, at an eighth of the compile time
-        for (var q = 0u; q < 8u; q++) {
-            //% for j in 0..COLUMNS
-            let w{j} = weight4(wc{j}, t + q);
-            //% end
+        for (var t = 0u; t < p.c8; t += 8u) {
+            let e = min(t + l, p.c8 - 1u);
             //% for i in 0..ROWS
-            let x{i} = subgroupShuffle(a{i}, q);
-            //% for j in 0..COLUMNS
-            c{i}_{j} += dot(x{i}, w{j});
+            let a{i} = kept(x8(u32(max(place{i}, 0)), e), place{i} >= 0);
             //% end
-            //% end
+            // stays a loop: as fast as eight copies, at an eighth of the compile time
+            let here = min(8u, p.c8 - t);
+            for (var q = 0u; q < here; q++) {
+                //% for j in 0..PAIRS
+                let u{j} = w8(wa{j} + tap, t + q);
+                let v{j} = w8(wb{j} + tap, t + q);
+                //% end
+                //% for i in 0..ROWS
+                let x{i} = subgroupShuffle(a{i}.lo, q);
+                let y{i} = subgroupShuffle(a{i}.hi, q);
+                //% for j in 0..PAIRS
+                c{i}_{j} += vec2<f32>(
+                    dot(x{i}, u{j}.lo) + dot(y{i}, u{j}.hi),
+                    dot(x{i}, v{j}.lo) + dot(y{i}, v{j}.hi),
+                );
+                //% end
+                //% end
+            }
         }
     }
     //% for i in 0..ROWS
     if (row0 + {i}u < p.m) {
-        //% for j in 0..COLUMNS
-        if (col0 + {j}u * 8u < p.n) { finish(row0 + {i}u, col0 + {j}u * 8u, c{i}_{j}); }
+        //% for j in 0..PAIRS
+        if (col0 + {j}u * 16u < p.n) { finish2(row0 + {i}u, col0 + {j}u * 16u, c{i}_{j}); }
         //% end
     }
     //% end

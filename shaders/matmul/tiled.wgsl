@@ -3,7 +3,7 @@
 // Portable: no optional feature. A workgroup of 64 makes a 64 × 64 tile, every invocation 8 × 8 of it in
 // registers; 16 of k are staged at a time, k-major, 8 KiB in all. Sums are f32 in the order of k.
 // Rows and columns past the edge are clamped when loaded and never stored.
-// Links: `row_at`, `column_at`, `input4` (where rows come from), `weight4` (how weights are stored), `finish`.
+// Links: `row_at`, `place_at` (where rows come from), `x8`, `w8` (how numbers are stored), `finish2`.
 // use matmul/params
 // use matmul/finish
 
@@ -21,48 +21,58 @@ fn main(
     let col0 = group.x * 64u;
     let ty = l / 8u;
     let tx = l % 8u;
-    // this invocation stages rows (and columns) l/4, l/4 + 16, … at quarter l % 4 of the 16
-    let sr = l / 4u;
-    let sk = l % 4u;
-    //% for i in 0..4
-    let at{i} = row_at(min(row0 + sr + {i}u * 16u, p.m - 1u));
-    let wc{i} = min(col0 + sr + {i}u * 16u, p.n - 1u);
+    // this invocation stages rows (and columns) l/2 and l/2 + 32, the eight l % 2 of the two
+    let sr = l / 2u;
+    let se = l % 2u;
+    //% for i in 0..2
+    let at{i} = row_at(min(row0 + sr + {i}u * 32u, p.m - 1u));
+    let wc{i} = min(col0 + sr + {i}u * 32u, p.n - 1u) * p.taps;
     //% end
     //% for i in 0..8
-    //% for j in 0..8
-    var c{i}_{j} = 0.0;
+    //% for j in 0..4
+    var c{i}_{j} = vec2<f32>(0.0);
     //% end
     //% end
-    for (var t = 0u; t < p.k4; t += 4u) {
-        let column = column_at(t + sk);
-        //% for i in 0..4
-        {
-            let x = input4(at{i}, column);
-            let w = weight4(wc{i}, t + sk);
-            let d = sk * 256u + sr + {i}u * 16u;
-            sx[d] = x.x; sx[d + 64u] = x.y; sx[d + 128u] = x.z; sx[d + 192u] = x.w;
-            sw[d] = w.x; sw[d + 64u] = w.y; sw[d + 128u] = w.z; sw[d + 192u] = w.w;
-        }
+    for (var tap = 0u; tap < p.taps; tap++) {
+        //% for i in 0..2
+        let place{i} = place_at(at{i}, tap);
         //% end
-        workgroupBarrier();
-        for (var k = 0u; k < 16u; k++) {
-            //% for j in 0..8
-            let w{j} = sw[k * 64u + {j}u * 8u + tx];
+        for (var t = 0u; t < p.c8; t += 2u) {
+            let e = min(t + se, p.c8 - 1u);
+            let whole = t + se < p.c8;
+            //% for i in 0..2
+            {
+                let x = kept(x8(u32(max(place{i}, 0)), e), place{i} >= 0 && whole);
+                let w = kept(w8(wc{i} + tap, e), whole);
+                let d = se * 512u + sr + {i}u * 32u;
+                //% for k in 0..4
+                sx[d + {k}u * 64u] = x.lo[{k}];
+                sx[d + 256u + {k}u * 64u] = x.hi[{k}];
+                sw[d + {k}u * 64u] = w.lo[{k}];
+                sw[d + 256u + {k}u * 64u] = w.hi[{k}];
+                //% end
+            }
             //% end
-            //% for i in 0..8
-            let x{i} = sx[k * 64u + ty * 8u + {i}u];
-            //% for j in 0..8
-            c{i}_{j} = fma(x{i}, w{j}, c{i}_{j});
-            //% end
-            //% end
+            workgroupBarrier();
+            for (var k = 0u; k < 16u; k++) {
+                //% for j in 0..4
+                let w{j} = vec2<f32>(sw[k * 64u + {j}u * 16u + tx * 2u], sw[k * 64u + {j}u * 16u + tx * 2u + 1u]);
+                //% end
+                //% for i in 0..8
+                let x{i} = sx[k * 64u + ty * 8u + {i}u];
+                //% for j in 0..4
+                c{i}_{j} = fma(vec2<f32>(x{i}), w{j}, c{i}_{j});
+                //% end
+                //% end
+            }
+            workgroupBarrier();
         }
-        workgroupBarrier();
     }
     //% for i in 0..8
     if (row0 + ty * 8u + {i}u < p.m) {
         let row = row0 + ty * 8u + {i}u;
-        //% for j in 0..8
-        if (col0 + {j}u * 8u + tx < p.n) { finish(row, col0 + {j}u * 8u + tx, c{i}_{j}); }
+        //% for j in 0..4
+        if (col0 + {j}u * 16u + tx * 2u < p.n) { finish2(row, col0 + {j}u * 16u + tx * 2u, c{i}_{j}); }
         //% end
     }
     //% end

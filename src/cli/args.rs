@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use residua::gpu::Class;
+use residua::gpu::{Class, DType};
 
 /// Text to video with diffusion transformers on any GPU.
 #[derive(Parser)]
@@ -185,6 +185,9 @@ pub struct Device {
     /// Kernel family to use in place of the adapter's own: portable, simd8
     #[arg(long, value_name = "FAMILY", env = "RESIDUA_KERNELS")]
     pub kernels: Option<Class>,
+    /// How weights and what feeds products are kept: f32, f16 [default: f16]
+    #[arg(long, value_name = "TYPE", env = "RESIDUA_DTYPE")]
+    pub dtype: Option<DType>,
 }
 
 #[derive(Args)]

@@ -80,7 +80,7 @@ pub fn check(folder: &Path) -> Outcome {
 /// # Errors
 /// No adapter, or a folder that is not a model.
 pub async fn open(folder: &Path, device: &args::Device) -> Outcome<OpenSora> {
-    let prefs = Prefs { device: device.device.clone(), class: device.kernels };
+    let prefs = Prefs { device: device.device.clone(), class: device.kernels, dtype: device.dtype };
     let gpu = Gpu::open(&prefs).await?;
     Ok(OpenSora::open(&gpu, folder)?)
 }
@@ -112,5 +112,6 @@ pub fn adapter(gpu: &Gpu) -> Value {
         "backend": info.backend.to_string(),
         "driver": format!("{} {}", info.driver, info.driver_info).trim(),
         "kernels": format!("{:?}", gpu.class()).to_lowercase(),
+        "dtype": format!("{:?}", gpu.operands()).to_lowercase(),
     })
 }

@@ -1,5 +1,6 @@
 //! Which adapter to use, and what it can do.
 
+use super::DType;
 use crate::error::{Error, Result};
 
 /// Which adapter to open.
@@ -10,6 +11,8 @@ pub struct Prefs {
     pub device: Option<String>,
     /// `None`: decided from the adapter. Otherwise the kernel family to force, for tests.
     pub class: Option<Class>,
+    /// How weights and what feeds products are kept; `None`: halves.
+    pub dtype: Option<DType>,
 }
 
 /// The kernel family an adapter gets.
@@ -20,6 +23,11 @@ pub enum Class {
     /// Subgroups of exactly 8 on a CPU (Mesa's software Vulkan): rows are spread over the lanes and
     /// handed round by shuffle, because every load costs the same there whatever its address.
     Simd8,
+}
+
+impl Class {
+    /// Every family.
+    pub const ALL: [Class; 2] = [Class::Portable, Class::Simd8];
 }
 
 impl std::str::FromStr for Class {

@@ -6,6 +6,7 @@
 //! so model code stays free of error handling.
 
 mod adapter;
+mod dtype;
 mod pipeline;
 mod recorder;
 pub mod shader;
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 pub use adapter::{Class, Listed, Prefs, advice, list};
+pub use dtype::DType;
 pub use pipeline::Program;
 pub use recorder::Dispatch;
 
@@ -29,6 +31,7 @@ struct Inner {
     info: wgpu::AdapterInfo,
     limits: wgpu::Limits,
     class: Class,
+    operands: DType,
     /// Opened by us: we may wait on the device. A host that lent us its device polls it itself.
     owned: bool,
     pipelines: pipeline::Cache,
@@ -76,7 +79,7 @@ impl Gpu {
             })
             .await
             .map_err(|e| Error::DeviceLost(format!("`{}` would not open: {e}", adapter.get_info().name)))?;
-        let gpu = Self::build(adapter.get_info(), device, queue, true, prefs.class);
+        let gpu = Self::build(adapter.get_info(), device, queue, true, prefs);
         let fault = gpu.0.fault.clone();
         gpu.0.device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
             lock(&fault).get_or_insert_with(|| match e {
@@ -101,7 +104,7 @@ impl Gpu {
     /// Works on a device and queue that the host owns. Nothing is waited for unless asked, and the
     /// host's error and device-lost callbacks are left alone.
     pub fn adopt(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Self {
-        Self::build(adapter.get_info(), device, queue, false, None)
+        Self::build(adapter.get_info(), device, queue, false, &Prefs::default())
     }
 
     /// The optional features kernels use where the adapter has them; a host may ask for fewer.
@@ -109,16 +112,10 @@ impl Gpu {
         wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY
     }
 
-    fn build(
-        info: wgpu::AdapterInfo,
-        device: wgpu::Device,
-        queue: wgpu::Queue,
-        owned: bool,
-        class: Option<Class>,
-    ) -> Self {
+    fn build(info: wgpu::AdapterInfo, device: wgpu::Device, queue: wgpu::Queue, owned: bool, prefs: &Prefs) -> Self {
         let limits = device.limits();
         let can = adapter::class_of(&info, device.features());
-        let class = match class {
+        let class = match prefs.class {
             Some(Class::Simd8) if can != Class::Simd8 => {
                 log::warn!("kernels simd8 need subgroups of 8; `{}` gets portable ones", info.name);
                 Class::Portable
@@ -133,6 +130,7 @@ impl Gpu {
             info,
             limits,
             class,
+            operands: prefs.dtype.unwrap_or(DType::F16),
             owned,
             pipelines: pipeline::Cache::default(),
             recorder,
@@ -162,6 +160,12 @@ impl Gpu {
     /// The kernel family in use.
     pub fn class(&self) -> Class {
         self.0.class
+    }
+
+    /// How weights, and activations that only feed products, are kept. Sums, norms, softmax and the residual
+    /// stream are f32 in any case.
+    pub fn operands(&self) -> DType {
+        self.0.operands
     }
 
     /// The largest tensor that one binding can hold, in bytes.

@@ -1,7 +1,7 @@
 //! Convolutions and group norm on channels-last data, `[images, T, H, W, C]`; a still image has T = 1.
 
 use crate::error::Result;
-use crate::ops::{self, Activation, Geometry, Target};
+use crate::ops::{self, Activation, Geometry, Store, Target};
 use crate::tensor::{Tensor, Weights};
 
 /// A convolution over images or over video that sees no later frame, padded with zeros.
@@ -91,7 +91,7 @@ impl Conv {
     pub fn forward_into(&self, x: &Tensor, target: Target<'_>) -> Tensor {
         let [_, t, h, w, _] = x.sizes();
         if self.kernel == [1; 3] {
-            return ops::linear(x, &self.weight, self.bias.as_ref(), Activation::None, target);
+            return ops::linear(x, &self.weight, self.bias.as_ref(), Activation::None, target, Store::Full);
         }
         let [every, step] = self.stride;
         let along = |n: usize| n * self.upsample / step;
@@ -135,11 +135,11 @@ impl GroupNorm {
 
     /// x: `[images, .., C]` → same.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        ops::group_norm(x, self.groups, self.eps, &self.weight, &self.bias, false)
+        ops::group_norm(x, self.groups, self.eps, &self.weight, &self.bias, false, Store::Operand)
     }
 
     /// The norm with SiLU behind it.
     pub fn silu(&self, x: &Tensor) -> Tensor {
-        ops::group_norm(x, self.groups, self.eps, &self.weight, &self.bias, true)
+        ops::group_norm(x, self.groups, self.eps, &self.weight, &self.bias, true, Store::Operand)
     }
 }

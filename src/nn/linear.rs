@@ -1,7 +1,7 @@
 //! The linear layer.
 
 use crate::error::Result;
-use crate::ops::{self, Activation, Target};
+use crate::ops::{self, Activation, Store, Target};
 use crate::tensor::{Shape, Tensor, Weights};
 
 /// y = activation(x · wᵀ + b), stored as `weight` `[out, in]` and perhaps `bias` `[out]`.
@@ -9,6 +9,7 @@ pub struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
     then: Activation,
+    store: Store,
 }
 
 impl Linear {
@@ -18,7 +19,7 @@ impl Linear {
     /// [`crate::Error::Checkpoint`] if either is missing or mis-shaped.
     pub fn load(w: &Weights, inputs: usize, outputs: usize) -> Result<Self> {
         let bias = Some(w.get("bias", [outputs])?);
-        Ok(Self { weight: w.matrix("weight", [outputs, inputs])?, bias, then: Activation::None })
+        Ok(Self { weight: w.matrix("weight", [outputs, inputs])?, bias, then: Activation::None, store: Store::Full })
     }
 
     /// Loads a layer that has no bias.
@@ -26,7 +27,12 @@ impl Linear {
     /// # Errors
     /// [`crate::Error::Checkpoint`] if the weight is missing or mis-shaped.
     pub fn bare(w: &Weights, inputs: usize, outputs: usize) -> Result<Self> {
-        Ok(Self { weight: w.matrix("weight", [outputs, inputs])?, bias: None, then: Activation::None })
+        Ok(Self {
+            weight: w.matrix("weight", [outputs, inputs])?,
+            bias: None,
+            then: Activation::None,
+            store: Store::Full,
+        })
     }
 
     /// Loads a layer whose weight is stored under another shape of the same order, such as a convolution
@@ -36,12 +42,18 @@ impl Linear {
     /// [`crate::Error::Checkpoint`] if either tensor is missing or mis-shaped.
     pub fn flat(w: &Weights, stored: impl Into<Shape>, inputs: usize, outputs: usize) -> Result<Self> {
         let weight = w.matrix("weight", stored)?.reshape([outputs, inputs]);
-        Ok(Self { weight, bias: Some(w.get("bias", [outputs])?), then: Activation::None })
+        Ok(Self { weight, bias: Some(w.get("bias", [outputs])?), then: Activation::None, store: Store::Full })
     }
 
     /// The same layer with an activation behind it.
     pub fn then(mut self, activation: Activation) -> Self {
         self.then = activation;
+        self
+    }
+
+    /// The same layer, its output kept as [`crate::gpu::Gpu::operands`] are: for layers whose output only feeds products.
+    pub fn feeding_products(mut self) -> Self {
+        self.store = Store::Operand;
         self
     }
 
@@ -52,6 +64,6 @@ impl Linear {
 
     /// x: `[.., in]` → `[.., out]`, gated or added to something on the way out.
     pub fn forward_into(&self, x: &Tensor, target: Target<'_>) -> Tensor {
-        ops::linear(x, &self.weight, self.bias.as_ref(), self.then, target)
+        ops::linear(x, &self.weight, self.bias.as_ref(), self.then, target, self.store)
     }
 }

@@ -18,7 +18,7 @@ impl Mlp {
     /// [`crate::Error::Checkpoint`] if a tensor is missing or mis-shaped.
     pub fn load(w: &Weights, inputs: usize, hidden: usize, outputs: usize) -> Result<Self> {
         Ok(Self {
-            fc1: Linear::load(&w.at("fc1"), inputs, hidden)?.then(Activation::GeluTanh),
+            fc1: Linear::load(&w.at("fc1"), inputs, hidden)?.then(Activation::GeluTanh).feeding_products(),
             fc2: Linear::load(&w.at("fc2"), hidden, outputs)?,
         })
     }

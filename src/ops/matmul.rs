@@ -1,12 +1,12 @@
 //! Products with stored weights: linear layers and, as implicit matrices of patches, convolutions.
 //!
-//! Both run on the same two kernels (`matmul/tiled`, `matmul/simd8`), which differ only in where rows come
-//! from. The tail of a layer (bias, activation, gate, residual) happens on the sums while they are in
+//! A linear layer is a convolution with one tap: both run on the same kernels (`matmul/tiled`, `matmul/simd8`), which
+//! differ only in where rows come from. The tail of a layer (bias, activation, gate, residual) happens on the sums while they are in
 //! registers, so no pass over the tokens is left that a product could have done.
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{contract, empty_f32};
+use super::{Store, contract};
 use crate::gpu::shader::{self, Source};
 use crate::gpu::{Class, Dispatch, Program};
 use crate::tensor::{DType, Tensor};
@@ -90,59 +90,70 @@ pub struct Geometry {
 struct Params {
     m: u32,
     n: u32,
-    k: u32,
-    k4: u32,
-    gate: [u32; 4],
+    c: u32,
+    c8: u32,
+    taps: u32,
+    gate: [u32; 3],
     input: [u32; 4],
     out: [u32; 4],
     kernel: [u32; 4],
     pad: [u32; 4],
 }
 
-/// Rows and columns of registers an invocation of `matmul/simd8` holds.
-const SIMD8_TILE: [usize; 2] = [8, 4];
+/// Rows, and pairs of columns a lane, of `matmul/simd8`.
+const SIMD8_TILE: [usize; 2] = [16, 2];
 
-/// out = target(activation(x · wᵀ + bias)).   x: `[.., K]`, w: `[N, K]` → `[.., N]`, f32.
+/// out = target(activation(x · wᵀ + bias)).   x: `[.., K]`, w: `[N, K]` → `[.., N]`.
 ///
 /// # Panics
 /// If K, the bias, or the target's shape do not fit.
 #[track_caller]
-pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, then: Activation, target: Target<'_>) -> Tensor {
+pub fn linear(
+    x: &Tensor,
+    w: &Tensor,
+    bias: Option<&Tensor>,
+    then: Activation,
+    target: Target<'_>,
+    store: Store,
+) -> Tensor {
     let ([rows, k], [n, k_w]) = (x.as_rows(), w.sizes());
     contract!(k == k_w, "linear: x {} against w {}", x.shape(), w.shape());
     let mut shape = x.dims().to_vec();
     if let Some(last) = shape.last_mut() {
         *last = n;
     }
-    let params = Params { m: rows as u32, n: n as u32, k: k as u32, k4: k.div_ceil(4) as u32, ..Params::default() };
-    let input = if k % 4 == 0 { shader::MATMUL_INPUT_ROWS4 } else { shader::MATMUL_INPUT_ROWS1 };
-    launch(x, w, bias, then, target, params, input, shape)
+    let (m, n, c) = (rows as u32, n as u32, k as u32);
+    let params = Params { m, n, c, c8: c.div_ceil(8), taps: 1, ..Params::default() };
+    launch(x, w, bias, then, target, store, params, shader::MATMUL_INPUT_ROWS, shape)
 }
 
 /// A 2D or 3D convolution on channels-last data, as a product with the matrix of its patches.
 /// x: `[images, T, H, W, C]`, w: `[N, kt·kh·kw·C]` (tap-major) → `[images, out.., N]`, f32.
 ///
 /// # Panics
-/// If the weight does not fit the taps and channels.
+/// If the weight does not fit the taps and channels, or `upsample` is no power of two.
 #[track_caller]
 pub fn conv(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: &Geometry, target: Target<'_>) -> Tensor {
     let ([images, t, h, wide, c], [n, k]) = (x.sizes(), w.sizes());
     let Geometry { kernel, pad, stride, upsample, out } = *geometry;
-    contract!(k == kernel.iter().product::<usize>() * c, "conv: x {}, w {}, {geometry:?}", x.shape(), w.shape());
+    let taps = kernel.iter().product::<usize>();
+    let fits = k == taps * c && upsample.is_power_of_two();
+    contract!(fits, "conv: x {}, w {}, {geometry:?}", x.shape(), w.shape());
     let u = |v: usize| v as u32;
     let params = Params {
         m: u(images * out.iter().product::<usize>()),
         n: u(n),
-        k: u(k),
-        k4: u(k.div_ceil(4)),
-        gate: [0; 4],
-        input: [t, h, wide, c].map(u),
-        out: [out[0], out[1], out[2], upsample].map(u),
+        c: u(c),
+        c8: u(c.div_ceil(8)),
+        taps: u(taps),
+        gate: [0; 3],
+        input: [u(t), u(h), u(wide), upsample.trailing_zeros()],
+        out: [out[0], out[1], out[2], 0].map(u),
         kernel: [kernel[0], kernel[1], kernel[2], stride[0]].map(u),
         pad: [pad[0], pad[1], pad[2], stride[1]].map(u),
     };
-    let input = if c % 4 == 0 { shader::MATMUL_INPUT_CONV4 } else { shader::MATMUL_INPUT_CONV1 };
-    launch(x, w, bias, Activation::None, target, params, input, vec![images, out[0], out[1], out[2], n])
+    let shape = vec![images, out[0], out[1], out[2], n];
+    launch(x, w, bias, Activation::None, target, Store::Full, params, shader::MATMUL_INPUT_CONV, shape)
 }
 
 fn launch(
@@ -151,12 +162,12 @@ fn launch(
     bias: Option<&Tensor>,
     then: Activation,
     target: Target<'_>,
+    store: Store,
     mut params: Params,
     input: Source,
     shape: Vec<usize>,
 ) -> Tensor {
     let gpu = x.gpu();
-    contract!(x.dtype() == DType::F32, "matmul: activations are f32, got {x:?}");
     let (m, n) = (params.m as usize, params.n as usize);
     if let Some(bias) = bias {
         contract!(bias.count() == n, "matmul: bias {} for {n} columns", bias.shape());
@@ -168,18 +179,20 @@ fn launch(
         Target::GatedResidual(g, t) => (Some(t), Some(g)),
     };
     if let Some(onto) = onto {
-        contract!(onto.count() == m * n, "matmul: {} rows of {n} onto {}", m, onto.shape());
+        let fits = onto.count() == m * n && onto.dtype() == DType::F32;
+        contract!(fits, "matmul: {m} rows of {n} onto {onto:?}");
     }
     if let Some(gate) = gate {
         let [vectors, stride] = gate.table.as_rows();
         let fits = vectors * gate.rows == m && gate.at + n <= stride;
         contract!(fits, "matmul: gate {} at {} for {m} rows of {n}", gate.table.shape(), gate.at);
-        params.gate = [gate.rows as u32, stride as u32, gate.at as u32, 0];
+        params.gate = [gate.rows as u32, stride as u32, gate.at as u32];
     }
-    let out = empty_f32(gpu, shape);
-    let (tile, base) = kernel_for(gpu.class());
-    let program =
-        program(base, input, weight_file(w.dtype(), params.k.is_multiple_of(4)), bias.is_some(), then, target.file());
+    let out = gpu.empty(shape, store.dtype(gpu, n));
+    let kernel = Kernel::of(gpu.class());
+    let stored = Stored { x: x.dtype(), w: w.dtype(), out: out.dtype(), whole: params.c.is_multiple_of(8) };
+    let tile = kernel.tile();
+    let program = program(kernel.program(), input, stored, bias.is_some(), then, target.file());
     Dispatch::new(gpu, program)
         .bind("x", x)
         .bind("w", w)
@@ -193,31 +206,65 @@ fn launch(
     out
 }
 
-/// Tile of a workgroup (rows, columns) and the kernel with its numbers.
-fn kernel_for(class: Class) -> ([usize; 2], Program) {
-    match class {
-        Class::Portable => ([64, 64], Program::of(shader::MATMUL_TILED)),
-        Class::Simd8 => {
-            let [rows, columns] = SIMD8_TILE;
-            let program =
-                Program::of(shader::MATMUL_SIMD8).define("ROWS", rows as u32).define("COLUMNS", columns as u32);
-            ([rows, columns * 8], program)
+/// How the numbers of a product are stored.
+#[derive(Clone, Copy)]
+struct Stored {
+    x: DType,
+    w: DType,
+    out: DType,
+    /// Channels of a tap come in whole eights, so that eight are one or two loads.
+    whole: bool,
+}
+
+/// One algorithm with its numbers.
+#[derive(Clone, Copy)]
+enum Kernel {
+    Tiled,
+    Simd8 { rows: usize, pairs: usize },
+}
+
+impl Kernel {
+    fn of(class: Class) -> Self {
+        match class {
+            Class::Portable => Kernel::Tiled,
+            Class::Simd8 => Kernel::Simd8 { rows: SIMD8_TILE[0], pairs: SIMD8_TILE[1] },
+        }
+    }
+
+    /// Rows and columns of a workgroup.
+    fn tile(self) -> [usize; 2] {
+        match self {
+            Kernel::Tiled => [64, 64],
+            Kernel::Simd8 { rows, pairs } => [rows, pairs * 16],
+        }
+    }
+
+    fn program(self) -> Program {
+        match self {
+            Kernel::Tiled => Program::of(shader::MATMUL_TILED),
+            Kernel::Simd8 { rows, pairs } => {
+                Program::of(shader::MATMUL_SIMD8).define("ROWS", rows as u32).define("PAIRS", pairs as u32)
+            }
         }
     }
 }
 
-fn weight_file(dtype: DType, whole: bool) -> Source {
-    match (dtype, whole) {
-        (DType::F32, true) => shader::MATMUL_WEIGHT_F32X4,
-        (DType::F32, false) => shader::MATMUL_WEIGHT_F32X1,
-        (DType::F16, true) => shader::MATMUL_WEIGHT_F16X4,
-        (DType::F16, false) => shader::MATMUL_WEIGHT_F16X1,
-    }
-}
-
-fn program(base: Program, input: Source, weight: Source, bias: bool, then: Activation, target: Source) -> Program {
+fn program(base: Program, input: Source, stored: Stored, bias: bool, then: Activation, target: Source) -> Program {
+    let x = match (stored.x, stored.whole) {
+        (DType::F32, true) => shader::MATMUL_X_F32X8,
+        (DType::F32, false) => shader::MATMUL_X_F32X1,
+        (DType::F16, true) => shader::MATMUL_X_F16X8,
+        (DType::F16, false) => shader::MATMUL_X_F16X1,
+    };
+    let w = match (stored.w, stored.whole) {
+        (DType::F32, true) => shader::MATMUL_W_F32X8,
+        (DType::F32, false) => shader::MATMUL_W_F32X1,
+        (DType::F16, true) => shader::MATMUL_W_F16X8,
+        (DType::F16, false) => shader::MATMUL_W_F16X1,
+    };
     base.link(input)
-        .link(weight)
+        .link(x)
+        .link(w)
         .link(if bias { shader::MATMUL_BIAS_VECTOR } else { shader::MATMUL_BIAS_NONE })
         .link(match then {
             Activation::None => shader::MATMUL_ACT_NONE,
@@ -225,30 +272,39 @@ fn program(base: Program, input: Source, weight: Source, bias: bool, then: Activ
             Activation::Silu => shader::MATMUL_ACT_SILU,
         })
         .link(target)
+        .link(match stored.out {
+            DType::F32 => shader::MATMUL_OUT_F32,
+            DType::F16 => shader::MATMUL_OUT_F16,
+        })
 }
 
 pub(super) fn programs() -> Vec<Program> {
-    use shader as s;
+    let targets = [
+        shader::MATMUL_INTO_PLAIN,
+        shader::MATMUL_INTO_RESIDUAL,
+        shader::MATMUL_INTO_GATED,
+        shader::MATMUL_INTO_GATED_RESIDUAL,
+        shader::MATMUL_INTO_PRODUCT,
+    ];
+    let dtypes = [DType::F32, DType::F16];
     let mut all = Vec::new();
-    let rows = [(s::MATMUL_INPUT_ROWS4, true), (s::MATMUL_INPUT_ROWS1, false)];
-    // with taps, k can be a multiple of 4 although the channels are not
-    let patches = [(s::MATMUL_INPUT_CONV4, true), (s::MATMUL_INPUT_CONV1, true), (s::MATMUL_INPUT_CONV1, false)];
-    for class in [Class::Portable, Class::Simd8] {
-        for (input, whole) in rows.into_iter().chain(patches) {
-            for dtype in [DType::F32, DType::F16] {
-                for bias in [false, true] {
-                    for then in [Activation::None, Activation::GeluTanh, Activation::Silu] {
-                        for target in [
-                            s::MATMUL_INTO_PLAIN,
-                            s::MATMUL_INTO_RESIDUAL,
-                            s::MATMUL_INTO_GATED,
-                            s::MATMUL_INTO_GATED_RESIDUAL,
-                            s::MATMUL_INTO_PRODUCT,
-                        ] {
-                            let base = kernel_for(class).1;
-                            all.push(program(base, input, weight_file(dtype, whole), bias, then, target));
-                        }
-                    }
+    for class in Class::ALL {
+        let base = Kernel::of(class).program();
+        // where numbers come from and go to, and what becomes of them, know nothing of each other
+        for (x, w, out) in dtypes.iter().flat_map(|x| dtypes.iter().flat_map(move |w| dtypes.map(|out| (*x, *w, out))))
+        {
+            for (input, whole) in
+                [shader::MATMUL_INPUT_ROWS, shader::MATMUL_INPUT_CONV].into_iter().flat_map(|i| [(i, true), (i, false)])
+            {
+                let stored = Stored { x, w, out, whole };
+                all.push(program(base.clone(), input, stored, true, Activation::GeluTanh, targets[3]));
+            }
+        }
+        for (target, bias) in targets.into_iter().flat_map(|t| [(t, false), (t, true)]) {
+            for then in [Activation::None, Activation::GeluTanh, Activation::Silu] {
+                for out in dtypes {
+                    let stored = Stored { x: out, w: DType::F16, out, whole: true };
+                    all.push(program(base.clone(), shader::MATMUL_INPUT_ROWS, stored, bias, then, target));
                 }
             }
         }

@@ -21,6 +21,26 @@ pub use reduce::{Difference, difference};
 use crate::gpu::{Gpu, Program};
 use crate::tensor::{DType, Tensor};
 
+/// How the numbers of a result are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// In f32: the residual stream, statistics, and whatever may leave the range of halves.
+    Full,
+    /// As [`Gpu::operands`] are: what only feeds products.
+    Operand,
+}
+
+impl Store {
+    /// The type of a result whose rows have `last` numbers. An odd row would share words with its neighbour,
+    /// so it stays f32.
+    fn dtype(self, gpu: &Gpu, last: usize) -> DType {
+        match self {
+            Store::Operand if last.is_multiple_of(2) => gpu.operands(),
+            _ => DType::F32,
+        }
+    }
+}
+
 /// Panics with a formatted message unless the condition holds: the shape contract of an op.
 macro_rules! contract {
     ($holds:expr, $($message:tt)+) => {

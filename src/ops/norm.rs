@@ -2,8 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{ROW_WIDTHS, contract, empty_f32, groups_of_64, row_width};
-use crate::gpu::{Dispatch, Program, shader};
+use super::{ROW_WIDTHS, Store, contract, empty_f32, groups_of_64, row_width};
+use crate::gpu::{DType, Dispatch, Program, shader};
 use crate::tensor::Tensor;
 
 /// Shift and scale vectors applied after a layer norm: `x · (1 + scale) + shift`.
@@ -24,7 +24,7 @@ pub struct Modulate<'a> {
 /// # Panics
 /// If the modulation does not fit.
 #[track_caller]
-pub fn layer_norm(x: &Tensor, eps: f32, modulate: Option<Modulate<'_>>) -> Tensor {
+pub fn layer_norm(x: &Tensor, eps: f32, modulate: Option<Modulate<'_>>, store: Store) -> Tensor {
     #[repr(C)]
     #[derive(Clone, Copy, Pod, Zeroable)]
     struct Params {
@@ -49,8 +49,8 @@ pub fn layer_norm(x: &Tensor, eps: f32, modulate: Option<Modulate<'_>>) -> Tenso
         params.shift_at = m.shift_at as u32;
         params.scale_at = m.scale_at as u32;
     }
-    let out = empty_f32(x.gpu(), x.shape().clone());
-    Dispatch::new(x.gpu(), layer_program(row_width(x.gpu()), modulate.is_some()))
+    let out = x.gpu().empty(x.shape().clone(), store.dtype(x.gpu(), c));
+    Dispatch::new(x.gpu(), layer_program(row_width(x.gpu()), modulate.is_some(), out.dtype()))
         .bind("x", x)
         .bind_if("modulation", modulate.map(|m| m.table))
         .bind("out", &out)
@@ -60,8 +60,8 @@ pub fn layer_norm(x: &Tensor, eps: f32, modulate: Option<Modulate<'_>>) -> Tenso
     out
 }
 
-fn layer_program(width: u32, modulated: bool) -> Program {
-    Program::of(shader::NORM_LAYER).define("WIDTH", width).link(if modulated {
+fn layer_program(width: u32, modulated: bool, out: DType) -> Program {
+    Program::of(shader::NORM_LAYER).define("WIDTH", width).link(out_file(out)).link(if modulated {
         shader::NORM_AFFINE_MODULATED
     } else {
         shader::NORM_AFFINE_NONE
@@ -73,7 +73,7 @@ fn layer_program(width: u32, modulated: bool) -> Program {
 /// # Panics
 /// If the weight does not fit.
 #[track_caller]
-pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Tensor {
+pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32, store: Store) -> Tensor {
     #[repr(C)]
     #[derive(Clone, Copy, Pod, Zeroable)]
     struct Params {
@@ -84,8 +84,8 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Tensor {
     }
     let [rows, c] = x.as_rows();
     contract!(weight.count() == c, "rms_norm: x {} against weight {}", x.shape(), weight.shape());
-    let out = empty_f32(x.gpu(), x.shape().clone());
-    Dispatch::new(x.gpu(), Program::of(shader::NORM_RMS).define("WIDTH", row_width(x.gpu())))
+    let out = x.gpu().empty(x.shape().clone(), store.dtype(x.gpu(), c));
+    Dispatch::new(x.gpu(), rms_program(row_width(x.gpu()), out.dtype()))
         .bind("x", x)
         .bind("weight", weight)
         .bind("out", &out)
@@ -93,6 +93,17 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Tensor {
         .over([rows, 1, 1])
         .record();
     out
+}
+
+fn rms_program(width: u32, out: DType) -> Program {
+    Program::of(shader::NORM_RMS).define("WIDTH", width).link(out_file(out))
+}
+
+fn out_file(dtype: DType) -> shader::Source {
+    match dtype {
+        DType::F32 => shader::NORM_OUT_F32,
+        DType::F16 => shader::NORM_OUT_F16,
+    }
 }
 
 /// Numbers of one group that one workgroup takes in a pass over the statistics.
@@ -104,7 +115,15 @@ const CHUNK: usize = 8192;
 /// # Panics
 /// If the channels do not divide into groups, or the parameters do not fit.
 #[track_caller]
-pub fn group_norm(x: &Tensor, groups: usize, eps: f32, weight: &Tensor, bias: &Tensor, silu: bool) -> Tensor {
+pub fn group_norm(
+    x: &Tensor,
+    groups: usize,
+    eps: f32,
+    weight: &Tensor,
+    bias: &Tensor,
+    silu: bool,
+    store: Store,
+) -> Tensor {
     #[repr(C)]
     #[derive(Clone, Copy, Pod, Zeroable)]
     struct Stats {
@@ -153,30 +172,41 @@ pub fn group_norm(x: &Tensor, groups: usize, eps: f32, weight: &Tensor, bias: &T
         .params(&Merge { groups: (n * groups) as u32, chunks: chunks as u32, eps, pad: 0 })
         .over([(n * groups).div_ceil(64), 1, 1])
         .record();
-    let out = empty_f32(gpu, x.shape().clone());
-    Dispatch::new(gpu, apply_program(silu))
+    let out = gpu.empty(x.shape().clone(), store.dtype(gpu, c));
+    Dispatch::new(gpu, apply_program(silu, out.dtype()))
         .bind("x", x)
         .bind("stats", &stats)
         .bind("weight", weight)
         .bind("bias", bias)
         .bind("out", &out)
-        .params(&[x.count() as u32, (positions * c) as u32, c as u32, groups as u32])
-        .over(groups_of_64(x.count()))
+        .params(&[
+            x.count().div_ceil(2) as u32,
+            (positions * c) as u32,
+            c as u32,
+            groups as u32,
+            x.count() as u32,
+            0,
+            0,
+            0,
+        ])
+        .over(groups_of_64(x.count().div_ceil(2)))
         .record();
     out
 }
 
-fn apply_program(silu: bool) -> Program {
-    Program::of(shader::NORM_GROUP_APPLY).link(if silu { shader::MATMUL_ACT_SILU } else { shader::MATMUL_ACT_NONE })
+fn apply_program(silu: bool, out: DType) -> Program {
+    let act = if silu { shader::MATMUL_ACT_SILU } else { shader::MATMUL_ACT_NONE };
+    Program::of(shader::NORM_GROUP_APPLY).link(act).link(out_file(out))
 }
 
 pub(super) fn programs() -> Vec<Program> {
-    let mut all = vec![Program::of(shader::NORM_GROUP_MERGE), apply_program(false), apply_program(true)];
-    for width in ROW_WIDTHS {
-        all.push(layer_program(width, false));
-        all.push(layer_program(width, true));
-        all.push(Program::of(shader::NORM_RMS).define("WIDTH", width));
-        all.push(Program::of(shader::NORM_GROUP_STATS).define("WIDTH", width));
+    let mut all = vec![Program::of(shader::NORM_GROUP_MERGE)];
+    for out in [DType::F32, DType::F16] {
+        all.extend([apply_program(false, out), apply_program(true, out)]);
+        for width in ROW_WIDTHS {
+            all.extend([layer_program(width, false, out), layer_program(width, true, out), rms_program(width, out)]);
+        }
     }
+    all.extend(ROW_WIDTHS.map(|width| Program::of(shader::NORM_GROUP_STATS).define("WIDTH", width)));
     all
 }

@@ -9,27 +9,10 @@ use std::sync::Arc;
 pub use checkpoint::{Checkpoint, Entry};
 pub use weights::Weights;
 
+pub use crate::gpu::DType;
+
 use crate::error::Result;
 use crate::gpu::Gpu;
-
-/// How numbers are stored on the device. Arithmetic is f32 whatever the storage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DType {
-    /// IEEE single precision.
-    F32,
-    /// IEEE half precision, two per 32-bit word; no device feature is needed to read it.
-    F16,
-}
-
-impl DType {
-    /// Bytes per number.
-    pub fn size(self) -> usize {
-        match self {
-            DType::F32 => 4,
-            DType::F16 => 2,
-        }
-    }
-}
 
 /// Sizes of a tensor, outermost first.
 #[derive(Clone, PartialEq, Eq, Hash)]

@@ -7,6 +7,9 @@ use super::{Checkpoint, DType, Entry, Shape, Tensor};
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, lock};
 
+/// The largest finite half.
+const HALF_MAX: f32 = 65504.0;
+
 /// A place in a checkpoint: a prefix such as `spatial_blocks.3.attn`, and where its tensors go.
 #[derive(Clone)]
 pub struct Weights {
@@ -143,8 +146,8 @@ impl Weights {
         Ok(self.gpu.upload(&self.host(name, shape.clone())?, shape))
     }
 
-    /// A matrix, kept as halves where the file holds halves, else as f32 (bf16 is widened) unless only halves
-    /// fit one binding of this device.
+    /// A matrix that products read, kept as [`Gpu::operands`] are. Halves of a file stay halves in any case; what
+    /// leaves their range stays f32 (bf16 is widened), unless only halves fit one binding of this device.
     ///
     /// # Errors
     /// As [`Weights::host`].
@@ -159,7 +162,25 @@ impl Weights {
             log::warn!("`{}` is kept as halves: as f32 it is larger than one binding of this device", self.full(name));
             return Ok(self.halves(&self.host(name, shape.clone())?, shape));
         }
-        self.get(name, shape)
+        if self.dry {
+            return self.get(name, shape);
+        }
+        let numbers = self.host(name, shape.clone())?;
+        Ok(self.operand(&self.full(name), &numbers, shape))
+    }
+
+    /// Numbers of a matrix as this device keeps them.
+    fn operand(&self, name: &str, numbers: &[f32], shape: Shape) -> Tensor {
+        if self.gpu.operands() == DType::F32 {
+            return self.gpu.upload(numbers, shape);
+        }
+        match numbers.iter().find(|v| v.abs() > HALF_MAX) {
+            None => self.halves(numbers, shape),
+            Some(v) => {
+                log::warn!("`{name}` is kept as f32: it holds {v}, which no half can");
+                self.gpu.upload(numbers, shape)
+            }
+        }
     }
 
     fn halves(&self, numbers: &[f32], shape: Shape) -> Tensor {
@@ -169,7 +190,7 @@ impl Weights {
     }
 
     /// A matrix whose numbers `arrange` moves into the order a kernel reads, under a new shape.
-    /// Halves stay halves.
+    /// Kept as [`Weights::matrix`] keeps it.
     ///
     /// # Errors
     /// As [`Weights::host`].
@@ -186,6 +207,6 @@ impl Weights {
             return Ok(self.gpu.hollow(to));
         }
         let numbers = arrange(&self.host(name, shape)?);
-        Ok(if halves { self.halves(&numbers, to) } else { self.gpu.upload(&numbers, to) })
+        Ok(if halves { self.halves(&numbers, to) } else { self.operand(&self.full(name), &numbers, to) })
     }
 }

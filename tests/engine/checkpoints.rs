@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use residua::Error;
 use residua::gpu::Gpu;
-use residua::ops::{self, Activation, Target};
+use residua::ops::{self, Activation, Store, Target};
 use residua::tensor::{Checkpoint, DType, Weights};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -74,7 +74,7 @@ fn tensors_arrive_as_they_were_stored() {
 
     let x = gpu().upload(&[1.0, 0.0, 0.0, 0.0, 1.0], [1, 5]);
     let bias = block.get("bias", [3]).unwrap();
-    let out = ops::linear(&x, &weight, Some(&bias), Activation::None, Target::Plain);
+    let out = ops::linear(&x, &weight, Some(&bias), Activation::None, Target::Plain, Store::Full);
     assert_eq!(out.read_blocking().unwrap(), [4.5, 13.0, 26.0]);
 
     let turned = |x: &[f32]| (0..15).map(|i| x[i % 3 * 5 + i / 3]).collect::<Vec<f32>>();

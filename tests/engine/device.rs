@@ -4,13 +4,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use residua::gpu::{Class, Dispatch, Gpu, Prefs, Program, shader};
-use residua::ops::{self, Activation, Keys, Sequences, Target};
+use residua::ops::{self, Activation, Keys, Sequences, Store, Target};
 use residua::tensor::Tensor;
 use residua::{Error, wgpu};
 
 /// A device of its own for each test: faults are kept by the device.
 pub fn open(class: Option<Class>) -> Gpu {
-    let prefs = Prefs { device: std::env::var("RESIDUA_DEVICE").ok(), class };
+    let prefs = Prefs { device: std::env::var("RESIDUA_DEVICE").ok(), class, ..Prefs::default() };
     pollster::block_on(Gpu::open(&prefs)).expect("a device for the tests")
 }
 
@@ -101,7 +101,7 @@ fn wrong_names_and_shapes_panic() {
     panics("a binding nobody gave", &|| silu().bind("x", &x).record());
     panics("a name the shader has not", &|| silu().bind("x", &x).bind("out", &out).bind("y", &x).record());
     panics("a product of 3 with 2", &|| {
-        ops::linear(&x, &x.reshape([3, 2]), None, Activation::None, Target::Plain);
+        ops::linear(&x, &x.reshape([3, 2]), None, Activation::None, Target::Plain, Store::Full);
     });
     panics("an addition of 6 and 4", &|| {
         ops::add(&x, &gpu.upload(&[0.0; 4], [4]));
@@ -128,13 +128,13 @@ fn grids_past_65535_groups_reach_the_last_number() {
         let twice = ops::add(&y, &y).read_blocking().unwrap();
         assert_eq!(twice.iter().zip(&x).position(|(t, v)| *t != 2.0 * v), None, "elementwise");
 
-        let normed = ops::layer_norm(&y.reshape([ROWS, 31]), 1e-6, None).read_blocking().unwrap();
+        let normed = ops::layer_norm(&y.reshape([ROWS, 31]), 1e-6, None, Store::Full).read_blocking().unwrap();
         let last = &normed[count - 31..];
         let (sum, square) = (last.iter().sum::<f32>(), last.iter().map(|v| v * v).sum::<f32>());
         assert!(sum.abs() < 1e-3 && (square - 31.0).abs() < 1e-2, "rows: {sum}, {square}");
 
         let three = gpu.upload(&[3.0], [1, 1]);
-        let product = ops::linear(&y.reshape([count, 1]), &three, None, Activation::None, Target::Plain);
+        let product = ops::linear(&y.reshape([count, 1]), &three, None, Activation::None, Target::Plain, Store::Full);
         let product = product.read_blocking().unwrap();
         assert_eq!(product.iter().zip(&x).position(|(t, v)| *t != 3.0 * v), None, "products");
     }
@@ -215,7 +215,7 @@ fn memory_is_counted_and_reused() {
 
 #[test]
 fn an_unknown_adapter_is_named_with_those_there_are() {
-    let prefs = Prefs { device: Some("Voodoo 9000".into()), class: None };
+    let prefs = Prefs { device: Some("Voodoo 9000".into()), class: None, ..Prefs::default() };
     let there = pollster::block_on(residua::gpu::list());
     match pollster::block_on(Gpu::open(&prefs)).err() {
         Some(Error::NoAdapter(message)) => {
@@ -249,7 +249,7 @@ fn a_borrowed_device_works_while_its_host_polls() {
         // a plain product, and a head of 128: the widest in registers, in 16 KiB of workgroup memory
         let x = gpu.upload(&[0.5; 40 * 128], [40, 128]);
         let w = gpu.upload(&[2.0; 5 * 128], [5, 128]);
-        let product = ops::linear(&x, &w, None, Activation::None, Target::Plain);
+        let product = ops::linear(&x, &w, None, Activation::None, Target::Plain, Store::Full);
         let heads = x.reshape([1, 1, 40, 128]);
         let seen = ops::attention(&heads, &heads, &heads, 128, Sequences { len: 40, inner: 1 }, Keys::Own, None, 1.0);
 

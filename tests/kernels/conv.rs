@@ -12,7 +12,8 @@ use super::reference::matmul::{Tail, Then, finish};
 #[derive(Clone, Copy, Debug)]
 struct Case {
     conv: Conv,
-    half: bool,
+    /// Whether x and the weight are halves.
+    halves: [bool; 2],
     bias: bool,
     residual: bool,
 }
@@ -24,7 +25,9 @@ impl Case {
         let k = kernel.iter().product::<usize>() * c;
         let x = random.numbers(images * input.iter().product::<usize>());
         let w = random.numbers(n * k);
-        let w = if self.half { rounded(w) } else { w };
+        let [x_half, w_half] = self.halves;
+        let x = if x_half { rounded(x) } else { x };
+        let w = if w_half { rounded(w) } else { w };
         let (bias, onto) = (random.numbers(n), random.numbers(images * out.iter().product::<usize>() * n));
         let tail = Tail {
             bias: self.bias.then_some(&bias[..]),
@@ -35,8 +38,9 @@ impl Case {
         };
         let expected = finish(conv(&x, &w, &self.conv), n, k, &tail);
 
-        let x = gpu.upload(&x, [images, t, h, wide, c]);
-        let w = if self.half { halves(gpu, &w, [n, k]) } else { gpu.upload(&w, [n, k]) };
+        let shape = [images, t, h, wide, c];
+        let x = if x_half { halves(gpu, &x, [x.len() / c, c]).reshape(shape) } else { gpu.upload(&x, shape) };
+        let w = if w_half { halves(gpu, &w, [n, k]) } else { gpu.upload(&w, [n, k]) };
         let bias = self.bias.then(|| gpu.upload(&bias, [n]));
         let onto = self.residual.then(|| gpu.upload(&onto, [images, out[0], out[1], out[2], n]));
         assert_eq!(stride[1], stride[2], "height and width step alike");
@@ -98,13 +102,19 @@ fn kinds_and_shapes() {
     on_each("conv", |gpu| {
         let (mut judge, mut random) = (Judge::new(gpu, "conv"), Random::new("conv"));
         for kind in KINDS {
-            // channels by fours, and not (then k may still be a multiple of 4, as with 2×2 taps)
-            for (channels, half) in [([4, 8, 12], false), ([4, 8, 64], true), ([1, 3, 6], false), ([2, 3, 5], true)] {
+            // channels by eights, and not (then k may still be a multiple of 8, as with 2×2 taps)
+            for (channels, halves) in [
+                ([8, 16, 24], [false; 2]),
+                ([8, 24, 72], [true; 2]),
+                ([1, 3, 6], [false; 2]),
+                ([2, 4, 5], [false, true]),
+                ([3, 10, 12], [true, false]),
+            ] {
                 for _ in 0..2 {
                     let images = random.pick(&[1, 2]);
                     let size = [random.pick(&[1, 2, 5]), random.pick(&[1, 2, 7, 8]), random.pick(&[1, 3, 8, 11])];
                     let (c, n) = (random.pick(&channels), random.pick(&[1, 4, 31, 32, 33]));
-                    Case { conv: kind.of(images, size, c, n), half, bias: true, residual: false }.run(
+                    Case { conv: kind.of(images, size, c, n), halves, bias: true, residual: false }.run(
                         &mut judge,
                         gpu,
                         &mut random,
@@ -114,7 +124,7 @@ fn kinds_and_shapes() {
         }
         for (kind, c) in [(Kind::Frame, 64), (Kind::Causal, 6), (Kind::Double, 3), (Kind::Causal, 8)] {
             let conv = kind.of(1, [3, 9, 7], c, 65);
-            Case { conv, half: true, bias: false, residual: true }.run(&mut judge, gpu, &mut random);
+            Case { conv, halves: [true; 2], bias: false, residual: true }.run(&mut judge, gpu, &mut random);
         }
         judge.finish();
     });
@@ -136,7 +146,7 @@ fn outside_is_zero() {
                 upsample: 1,
                 out: [7, 9, 8],
             };
-            Case { conv, half: false, bias: true, residual: false }.run(&mut judge, gpu, &mut random);
+            Case { conv, halves: [false; 2], bias: true, residual: false }.run(&mut judge, gpu, &mut random);
         }
         judge.finish();
     });

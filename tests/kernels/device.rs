@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use residua::gpu::{Class, Gpu, Prefs};
+use residua::gpu::{Class, DType, Gpu, Prefs};
 use residua::tensor::{Checkpoint, Tensor, Weights};
 use residua::wgpu;
 
-/// Runs a check on every kernel family. One test at a time uses a device, so that which buffers the pool
+/// Runs a check on every kernel family, with operands in halves. One test at a time uses a device, so that which buffers the pool
 /// hands out is known; a family that the adapter lacks is skipped aloud.
 pub fn on_each(family: &str, check: impl Fn(&Gpu)) {
     static DEVICES: [OnceLock<Option<Mutex<Gpu>>>; 2] = [OnceLock::new(), OnceLock::new()];
@@ -20,7 +20,7 @@ pub fn on_each(family: &str, check: impl Fn(&Gpu)) {
 }
 
 fn open(class: Class) -> Option<Mutex<Gpu>> {
-    let prefs = Prefs { device: std::env::var("RESIDUA_DEVICE").ok(), class: Some(class) };
+    let prefs = Prefs { device: std::env::var("RESIDUA_DEVICE").ok(), class: Some(class), dtype: Some(DType::F16) };
     let gpu = pollster::block_on(Gpu::open(&prefs)).expect("a device for the kernel tests");
     (gpu.class() == class).then(|| Mutex::new(gpu))
 }

@@ -10,6 +10,8 @@ pub mod vae;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use residua::gpu::{DType, Gpu, Prefs};
+
 /// The folder of fixtures: `RESIDUA_GOLDEN`, or `tests/golden` of this package.
 pub fn root() -> PathBuf {
     std::env::var_os("RESIDUA_GOLDEN")
@@ -18,14 +20,23 @@ pub fn root() -> PathBuf {
 }
 
 /// The device of all parity tests: `RESIDUA_DEVICE` and `RESIDUA_KERNELS` choose another adapter or kernel family.
-pub fn gpu() -> residua::gpu::Gpu {
-    let prefs = residua::gpu::Prefs {
+pub fn gpu(dtype: DType) -> Gpu {
+    let prefs = Prefs {
         device: std::env::var("RESIDUA_DEVICE").ok(),
         class: std::env::var("RESIDUA_KERNELS")
             .ok()
             .map(|k| k.parse().unwrap_or_else(|e| panic!("RESIDUA_KERNELS: {e}"))),
+        dtype: Some(dtype),
     };
-    pollster::block_on(residua::gpu::Gpu::open(&prefs)).unwrap_or_else(|e| panic!("{e}"))
+    pollster::block_on(Gpu::open(&prefs)).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// How operands are kept: both ways, or as `RESIDUA_DTYPE` says.
+pub fn dtypes() -> Vec<DType> {
+    match std::env::var("RESIDUA_DTYPE") {
+        Ok(one) => vec![one.parse().unwrap_or_else(|e| panic!("RESIDUA_DTYPE: {e}"))],
+        Err(_) => vec![DType::F32, DType::F16],
+    }
 }
 
 /// Prints one line per case and counts; `main` turns a miss (or no case at all) into a failure.

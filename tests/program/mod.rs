@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 pub fn residua(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_residua"));
     command.current_dir(folder).stdin(Stdio::null());
-    for name in ["RESIDUA_MODEL", "RESIDUA_DEVICE", "RESIDUA_KERNELS", "RESIDUA_LOG"] {
+    for name in ["RESIDUA_MODEL", "RESIDUA_DEVICE", "RESIDUA_KERNELS", "RESIDUA_DTYPE", "RESIDUA_LOG"] {
         command.env_remove(name);
     }
     command

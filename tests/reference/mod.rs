@@ -13,6 +13,11 @@ pub mod norm;
 
 use std::ops::{Add, Div, Mul, Sub};
 
+/// Unit roundoff of f16, and half of the step between its smallest numbers.
+const U_HALF: f64 = 1.0 / (1u64 << 11) as f64;
+const STEP_HALF: f64 = 1.0 / (1u64 << 25) as f64;
+const MAX_HALF: f64 = 65504.0;
+
 /// Unit roundoff of f32: half a unit in the last place, relative.
 pub const U: f64 = 1.0 / (1u64 << 24) as f64;
 
@@ -89,6 +94,15 @@ impl Expected {
     pub fn exactly(values: impl IntoIterator<Item = f32>) -> Self {
         let values: Vec<f64> = values.into_iter().map(f64::from).collect();
         Self { bounds: vec![0.0; values.len()], values }
+    }
+
+    /// The same result stored as halves: rounded once more, and cut off at the largest of them.
+    pub fn in_halves(mut self) -> Self {
+        for (value, bound) in self.values.iter_mut().zip(&mut self.bounds) {
+            *value = value.clamp(-MAX_HALF, MAX_HALF);
+            *bound += U_HALF * (value.abs() + *bound) + STEP_HALF;
+        }
+        self
     }
 
     /// The composite class: twice the worst error that the plain f32 loops make in the same group of

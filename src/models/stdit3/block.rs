@@ -4,7 +4,7 @@ use super::Config;
 use crate::cache::{Axis, Branch, ResidualCache, Site};
 use crate::error::Result;
 use crate::nn::{CrossAttention, Linear, Mlp, SelfAttention, Tap, TextKeys};
-use crate::ops::{self, Gate, Modulate, Sequences, Target};
+use crate::ops::{self, Gate, Modulate, Sequences, Store, Target};
 use crate::tensor::{Tensor, Weights};
 
 /// ε of the parameterless layer norms.
@@ -84,7 +84,7 @@ impl Block {
         };
 
         let x = cache.add(self.site(Branch::SelfAttn), x, |_, onto| {
-            let h = ops::layer_norm(x, EPS, Some(modulate(0)));
+            let h = ops::layer_norm(x, EPS, Some(modulate(0)), Store::Operand);
             self.look(&h, seq, rotary, tap);
             self.attn.forward(&h, seq, rotary, Target::gated_onto(gate(2), onto))
         });
@@ -94,7 +94,7 @@ impl Block {
                 self.cross.forward(&x, text, at.spans, onto)
             });
             let thought = cache.add(self.site(Branch::Mlp), &told, |_, onto| {
-                let h = ops::layer_norm(&told, EPS, Some(modulate(3)));
+                let h = ops::layer_norm(&told, EPS, Some(modulate(3)), Store::Operand);
                 tap.see(|| self.name("mlp"), || self.mlp.forward(&h, Target::Plain));
                 self.mlp.forward(&h, Target::gated_onto(gate(5), onto))
             });
@@ -148,21 +148,22 @@ impl FinalLayer {
     /// x: `[B, T·S, C]`, t: `[B, C]`. With frames held fixed, `fixed` is their conditioning `[B, C]` and the
     /// words `[B, T]` that are 0 for them. → `[B, T·S, patch·out]`.
     pub fn forward(&self, x: &Tensor, t: &Tensor, fixed: Option<(&Tensor, &Tensor)>) -> Tensor {
-        let o = self.modulated(x, t);
+        let store = if fixed.is_some() { Store::Full } else { Store::Operand };
+        let o = self.modulated(x, t, store);
         let o = match fixed {
             None => o,
             // Upstream normalises what is already modulated a second time for frames held fixed; sampling
             // throws their velocity away, but the forward pass is to give the same numbers.
-            Some((t0, mask)) => ops::choose(mask, &o, &self.modulated(&o, t0)),
+            Some((t0, mask)) => ops::choose(mask, &o, &self.modulated(&o, t0, store)),
         };
         self.linear.forward(&o)
     }
 
-    fn modulated(&self, x: &Tensor, t: &Tensor) -> Tensor {
+    fn modulated(&self, x: &Tensor, t: &Tensor, store: Store) -> Tensor {
         let [samples, tokens, _] = x.sizes();
         let twice: Vec<u32> = (0..samples as u32).flat_map(|i| [i, i]).collect();
         let table = ops::add(&ops::rows(t, &twice).reshape([samples, 2 * self.width]), &self.table);
         let modulate = Modulate { table: &table, shift_at: 0, scale_at: self.width, rows: tokens };
-        ops::layer_norm(x, EPS, Some(modulate))
+        ops::layer_norm(x, EPS, Some(modulate), store)
     }
 }

@@ -16,7 +16,7 @@ pub use config::Config;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::nn::{Linear, Tap};
-use crate::ops::{self, Activation, Keys, Sequences, Target};
+use crate::ops::{self, Activation, Keys, Sequences, Store, Target};
 use crate::tensor::{Checkpoint, Tensor, Weights};
 
 /// The two names of the embedding; a file may hold either or both.
@@ -98,7 +98,7 @@ impl T5Encoder {
             next = (i + 1 < c.num_layers).then(|| Block::load(&self.weights, c, i + 1)).transpose()?;
             gpu.end_step()?;
         }
-        let out: Vec<Tensor> = x.iter().map(|x| self.final_norm.forward(x)).collect();
+        let out: Vec<Tensor> = x.iter().map(|x| self.final_norm.forward(x, Store::Full)).collect();
         out.iter().for_each(|x| see(tap, "encoder.final_layer_norm", x));
         gpu.submit()?;
         Ok(out)
@@ -170,7 +170,7 @@ impl Block {
     /// x: `[n, d]` → same. The scores are not divided by √d: T5 folds that into its weights.
     fn forward(&self, x: &Tensor, bias: &Tensor, name: &str, tap: &mut Tap<'_>) -> Tensor {
         let tokens = Sequences { len: x.dims()[0], inner: 1 };
-        let normed = self.attention_norm.forward(x);
+        let normed = self.attention_norm.forward(x, Store::Operand);
         see(tap, format_args!("{name}.layer.0.layer_norm"), &normed);
         let mut heads = |part: &Linear, which: &str| {
             let part = part.forward(&normed);
@@ -183,7 +183,7 @@ impl Block {
         let x = self.o.forward_into(&mixed, Target::Residual(x));
         see(tap, format_args!("{name}.layer.0"), &x);
 
-        let normed = self.mlp_norm.forward(&x);
+        let normed = self.mlp_norm.forward(&x, Store::Operand);
         see(tap, format_args!("{name}.layer.1.layer_norm"), &normed);
         let gate = self.gate.forward(&normed);
         see(tap, format_args!("{name}.layer.1.DenseReluDense.act"), &gate);
@@ -208,8 +208,8 @@ impl RmsNorm {
         Ok(Self { weight: w.get("weight", [c.d_model])?, eps: c.layer_norm_epsilon })
     }
 
-    fn forward(&self, x: &Tensor) -> Tensor {
-        ops::rms_norm(x, &self.weight, self.eps)
+    fn forward(&self, x: &Tensor, store: Store) -> Tensor {
+        ops::rms_norm(x, &self.weight, self.eps, store)
     }
 }
 
