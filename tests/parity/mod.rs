@@ -148,6 +148,48 @@ pub fn arrays(path: &Path) -> BTreeMap<String, Array> {
         .collect()
 }
 
+/// How far a result may be from what upstream computed in f32.
+#[derive(Clone, Copy)]
+pub enum Measure {
+    /// Operands in f32: the largest absolute difference, within what the fixtures' README states.
+    Worst(f64),
+    /// Operands in halves: the root mean square of the difference relative to that of the expected numbers.
+    Rms(f64),
+}
+
+impl Measure {
+    /// In f32 `stated`. In halves every one of the `roundings` of operands between input and output adds noise of
+    /// up to u = 2⁻¹¹ relative to its tensor (u/√3 where numbers fill their binades evenly); they are independent,
+    /// so that √roundings · u is the yardstick, and `gain` what the computation makes of noise.
+    pub fn of(gpu: &Gpu, stated: f64, roundings: usize, gain: f64) -> Self {
+        match gpu.operands() {
+            DType::F32 => Measure::Worst(stated),
+            DType::F16 => Measure::Rms(gain * (roundings as f64).sqrt() / 2048.0),
+        }
+    }
+
+    pub fn bound(self) -> f64 {
+        match self {
+            Measure::Worst(bound) | Measure::Rms(bound) => bound,
+        }
+    }
+
+    /// The distance in this measure; differences of f32 count relative to `scale`. NaN where either is NaN or the
+    /// lengths differ.
+    pub fn distance(self, got: &[f32], want: &[f32], scale: f64) -> f64 {
+        match self {
+            Measure::Worst(_) => max_abs(got, want) / scale,
+            Measure::Rms(_) if got.len() != want.len() => f64::NAN,
+            Measure::Rms(_) => {
+                let square = |v: f64| v * v;
+                let off: f64 = got.iter().zip(want).map(|(&a, &b)| square(f64::from(a) - f64::from(b))).sum();
+                let all: f64 = want.iter().map(|&b| square(f64::from(b))).sum();
+                (off / all.max(f64::MIN_POSITIVE)).sqrt()
+            }
+        }
+    }
+}
+
 /// Largest |a − b|; NaN where either is NaN or the lengths differ.
 pub fn max_abs(a: &[f32], b: &[f32]) -> f64 {
     if a.len() != b.len() {

@@ -11,10 +11,15 @@ use residua::nn::Tap;
 use residua::tensor::{Checkpoint, Tensor, Weights};
 use residua::text::Tokenizer;
 
-use super::{Array, Report, arrays, files, folders, json, max_abs, name};
+use super::{Array, Measure, Report, arrays, files, folders, json, max_abs, name};
 
 /// Of the largest value (fixture README).
 const BOUND: f64 = 2e-5;
+
+/// A block rounds about as many operands as one of STDiT3 without cross-attention. Gains measured in halves: 0.3 at most.
+fn measure_of(t5: &T5Encoder) -> Measure {
+    Measure::of(t5.gpu(), BOUND, 18 * t5.config().num_layers, 1.0)
+}
 
 pub fn run(report: &mut Report, gpu: &Gpu) {
     let top = super::root().join("t5");
@@ -136,7 +141,7 @@ fn encode(report: &mut Report, t5: &T5Encoder, want: &BTreeMap<String, Array>, k
     let one = t5.forward(tokens[0])?.read_blocking()?;
     report.exact(&format!("{case}/alone"), one == out[0].read_blocking()?, "a text alone gives the same numbers");
 
-    let layers = t5.config().num_layers;
+    let (layers, measure) = (t5.config().num_layers, measure_of(t5));
     let (mut worst, mut at) = (0.0, String::new());
     let mut unseen = Vec::new();
     for (stage, expected) in want {
@@ -156,8 +161,8 @@ fn encode(report: &mut Report, t5: &T5Encoder, want: &BTreeMap<String, Array>, k
             ("input_ids" | "attention_mask", _) => continue,
             (s, _) if s.starts_with("last_hidden_state") && s != key => continue,
             ("position_bias", _) => position_bias(t5, expected),
-            (s, _) if s == key => rows(&out, expected, &real)?,
-            (_, Some(seen)) => rows(seen, expected, &real)?,
+            (s, _) if s == key => rows(&out, expected, &real, measure)?,
+            (_, Some(seen)) => rows(seen, expected, &real, measure)?,
             (s, None) => {
                 unseen.push(s);
                 continue;
@@ -167,7 +172,7 @@ fn encode(report: &mut Report, t5: &T5Encoder, want: &BTreeMap<String, Array>, k
             (worst, at) = (error, stage.clone());
         }
     }
-    report.error(&format!("{case} ({texts} texts, {at})"), worst, BOUND);
+    report.error(&format!("{case} ({texts} texts, {at})"), worst, measure.bound());
     if !unseen.is_empty() {
         report.skip(case, format!("inside one kernel, so never stored: {}", unseen.join(", ")));
     }
@@ -175,16 +180,16 @@ fn encode(report: &mut Report, t5: &T5Encoder, want: &BTreeMap<String, Array>, k
 }
 
 /// Largest error over the rows of real tokens, of the largest value there. expected: `[texts, length, C]`.
-fn rows(got: &[Tensor], expected: &Array, real: &[usize]) -> Result<f64> {
+fn rows(got: &[Tensor], expected: &Array, real: &[usize], measure: Measure) -> Result<f64> {
     let [_, length, c] = expected.shape[..] else { panic!("a stage has {:?}", expected.shape) };
-    let (mut worst, mut largest) = (0.0, 0.0f64);
+    let largest = expected.data.iter().fold(0.0f64, |m, v| m.max(f64::from(v.abs())));
+    let mut worst = 0.0;
     for ((got, all), &n) in got.iter().zip(expected.data.chunks_exact(length * c)).zip(real) {
         let own = &all[..n * c];
-        let error = max_abs(&got.read_blocking()?, own);
+        let error = measure.distance(&got.read_blocking()?, own, largest);
         worst = if error <= worst { worst } else { error };
-        largest = own.iter().fold(largest, |m, v| m.max(f64::from(v.abs())));
     }
-    Ok(worst / largest)
+    Ok(worst)
 }
 
 /// expected: `[1, heads, n, n]`, by query and key.
@@ -243,24 +248,25 @@ fn conditioning(
     let (mask, y) = (&want["mask"], &want["y_cond"]);
     let (length, c) = (mask.shape[1], y.shape[3]);
     let (mut captions, mut nulls, mut lens) = (Vec::new(), Vec::new(), Vec::new());
+    let largest = y.data.iter().fold(0.0f64, |m, v| m.max(f64::from(v.abs())));
+    let measure = measure_of(t5);
     let mut worst = 0.0;
     for (i, text) in texts.iter().enumerate() {
         let ids = tokenizer.encode(text, length);
         let got = t5.forward(&ids)?.read_blocking()?;
         let kept = mask.data[i * length..][..length].iter().filter(|&&v| v != 0.0).count();
-        let error = max_abs(&got, &y.data[i * length * c..][..kept * c]);
+        let error = measure.distance(&got, &y.data[i * length * c..][..kept * c], largest);
         worst = if error <= worst { worst } else { error };
         captions.extend(got);
         nulls.extend_from_slice(&want["y_embedding"].data[..ids.len() * c]);
         lens.push(ids.len() as f32);
     }
-    let largest = y.data.iter().fold(0.0f64, |m, v| m.max(f64::from(v.abs())));
-    report.error(&format!("{case}/y_cond"), worst / largest, BOUND);
+    report.error(&format!("{case}/y_cond"), worst, measure.bound());
     captions.extend(nulls);
     report.error(
         &format!("{case}/packed"),
-        max_abs(&captions, &want["y_packed_before_projection"].data) / largest,
-        BOUND,
+        measure.distance(&captions, &want["y_packed_before_projection"].data, largest),
+        measure.bound(),
     );
     lens.extend(lens.clone());
     report.exact(&format!("{case}/y_lens"), lens == want["y_lens"].data, format!("{lens:?}"));

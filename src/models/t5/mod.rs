@@ -62,6 +62,11 @@ impl T5Encoder {
         Ok(Self { weights, config, embedding, bias, final_norm })
     }
 
+    /// The device it runs on.
+    pub fn gpu(&self) -> &Gpu {
+        self.weights.gpu()
+    }
+
     /// Its sizes.
     pub fn config(&self) -> &Config {
         &self.config
