@@ -3,7 +3,7 @@
 // Portable: no optional feature. A workgroup of 64 makes a 64 × 64 tile, every invocation 8 × 8 of it in
 // registers; 16 of k are staged at a time, k-major, 8 KiB in all. Sums are f32 in the order of k.
 // Rows and columns past the edge are clamped when loaded and never stored.
-// Links: `row_at`, `place_at` (where rows come from), `x8`, `w8` (how numbers are stored), `finish2`.
+// Links: `row_at`, `column_at`, `place_at` (where rows come from), `x8`, `wk` (how numbers are stored), `finish2`.
 // use matmul/params
 // use matmul/finish
 
@@ -26,47 +26,45 @@ fn main(
     let se = l % 2u;
     //% for i in 0..2
     let at{i} = row_at(min(row0 + sr + {i}u * 32u, p.m - 1u));
-    let wc{i} = min(col0 + sr + {i}u * 32u, p.n - 1u) * p.taps;
+    let wc{i} = min(col0 + sr + {i}u * 32u, p.n - 1u);
     //% end
     //% for i in 0..8
     //% for j in 0..4
     var c{i}_{j} = vec2<f32>(0.0);
     //% end
     //% end
-    for (var tap = 0u; tap < p.taps; tap++) {
+    let k8 = p.taps * p.c8;
+    for (var t = 0u; t < k8; t += 2u) {
+        let kk = min(t + se, k8 - 1u);
+        let whole = t + se < k8;
+        let column = column_at(kk);
         //% for i in 0..2
-        let place{i} = place_at(at{i}, tap);
-        //% end
-        for (var t = 0u; t < p.c8; t += 2u) {
-            let e = min(t + se, p.c8 - 1u);
-            let whole = t + se < p.c8;
-            //% for i in 0..2
-            {
-                let x = kept(x8(u32(max(place{i}, 0)), e), place{i} >= 0 && whole);
-                let w = kept(w8(wc{i} + tap, e), whole);
-                let d = se * 512u + sr + {i}u * 32u;
-                //% for k in 0..4
-                sx[d + {k}u * 64u] = x.lo[{k}];
-                sx[d + 256u + {k}u * 64u] = x.hi[{k}];
-                sw[d + {k}u * 64u] = w.lo[{k}];
-                sw[d + 256u + {k}u * 64u] = w.hi[{k}];
-                //% end
-            }
+        {
+            let place = place_at(at{i}, column);
+            let x = kept(x8(u32(max(place, 0)), column.e), place >= 0 && whole);
+            let w = kept(wk(wc{i}, kk), whole);
+            let d = se * 512u + sr + {i}u * 32u;
+            //% for k in 0..4
+            sx[d + {k}u * 64u] = x.lo[{k}];
+            sx[d + 256u + {k}u * 64u] = x.hi[{k}];
+            sw[d + {k}u * 64u] = w.lo[{k}];
+            sw[d + 256u + {k}u * 64u] = w.hi[{k}];
             //% end
-            workgroupBarrier();
-            for (var k = 0u; k < 16u; k++) {
-                //% for j in 0..4
-                let w{j} = vec2<f32>(sw[k * 64u + {j}u * 16u + tx * 2u], sw[k * 64u + {j}u * 16u + tx * 2u + 1u]);
-                //% end
-                //% for i in 0..8
-                let x{i} = sx[k * 64u + ty * 8u + {i}u];
-                //% for j in 0..4
-                c{i}_{j} = fma(vec2<f32>(x{i}), w{j}, c{i}_{j});
-                //% end
-                //% end
-            }
-            workgroupBarrier();
         }
+        //% end
+        workgroupBarrier();
+        for (var k = 0u; k < 16u; k++) {
+            //% for j in 0..4
+            let w{j} = vec2<f32>(sw[k * 64u + {j}u * 16u + tx * 2u], sw[k * 64u + {j}u * 16u + tx * 2u + 1u]);
+            //% end
+            //% for i in 0..8
+            let x{i} = sx[k * 64u + ty * 8u + {i}u];
+            //% for j in 0..4
+            c{i}_{j} = fma(vec2<f32>(x{i}), w{j}, c{i}_{j});
+            //% end
+            //% end
+        }
+        workgroupBarrier();
     }
     //% for i in 0..8
     if (row0 + ty * 8u + {i}u < p.m) {

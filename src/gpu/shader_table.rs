@@ -28,6 +28,7 @@ shaders! {
     LIB_EACH = "lib/each.wgsl",
     LIB_GRID = "lib/grid.wgsl",
     LIB_HALF = "lib/half.wgsl",
+    LIB_QUOTIENT = "lib/quotient.wgsl",
     MATMUL_ACT_GELU = "matmul/act_gelu.wgsl",
     MATMUL_ACT_NONE = "matmul/act_none.wgsl",
     MATMUL_ACT_SILU = "matmul/act_silu.wgsl",
