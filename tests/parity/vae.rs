@@ -229,7 +229,13 @@ fn images(report: &mut Report, gpu: &Gpu, folder: &Path, case: &str) {
             let z = frames_as_images(gpu, &z);
             let x = spatial::Decoder::load(&weights, &sizes)?.forward(&z, &mut Tap::Off);
             let [n, _, h, w, c] = x.sizes();
-            judge(report, gpu, &format!("{case}/decode/x"), &transposed(&x.read_blocking()?, [n, h * w, c]), &want["x"]);
+            judge(
+                report,
+                gpu,
+                &format!("{case}/decode/x"),
+                &transposed(&x.read_blocking()?, [n, h * w, c]),
+                &want["x"],
+            );
         }
         let file = folder.join("encode.safetensors");
         if file.is_file() && report.wants(&format!("{case}/encode")) {
