@@ -86,6 +86,8 @@ pub struct Listed {
     pub features: wgpu::Features,
     /// The kernel family it would get.
     pub class: Class,
+    /// The matrix family it would get if forced into one.
+    pub matrix: Option<Class>,
     /// Whether it is the one opened when nothing is asked for.
     pub default: bool,
 }
@@ -171,8 +173,8 @@ pub async fn list() -> Vec<Listed> {
         .enumerate()
         .map(|(index, a)| {
             let (info, features) = (a.get_info(), a.features());
-            let class = Abilities::of(a, features).class;
-            Listed { index, info, limits: a.limits(), features, class, default: Some(index) == default }
+            let Abilities { class, matrix, .. } = Abilities::of(a, features);
+            Listed { index, info, limits: a.limits(), features, class, matrix, default: Some(index) == default }
         })
         .collect()
 }

@@ -70,12 +70,13 @@ impl Coop {
         groups.div_ceil(AT_ONCE) * (rows * columns + 64 * (rows + columns))
     }
 
-    /// Everything that can run, in no order.
+    /// Everything that can run, in no order; on a CPU the one that compiles fastest comes first, and the others are
+    /// there for the trial to try.
     fn all(on: &Matrices) -> Vec<Self> {
         let make =
             |(grid, tiles, depth)| Self { edge: on.edge, subgroup: on.subgroup, flat: on.flat, grid, tiles, depth };
         let known: &[([u32; 2], [u32; 2], u32)] = match (on.software, on.edge) {
-            (true, _) => &[([2, 2], [1, 1], 16)],
+            (true, _) => &[([2, 2], [1, 1], 16), ([2, 1], [1, 2], 32), ([1, 2], [2, 3], 16)],
             (false, 8) => &[([2, 2], [4, 4], 32), ([2, 2], [2, 2], 32), ([2, 2], [8, 4], 16)],
             (false, _) => &[
                 ([2, 2], [4, 4], 32),
@@ -113,7 +114,9 @@ impl Kernel {
         match gpu.matrices() {
             Some(on) if halves => {
                 let mut all = Coop::all(&on);
-                all.sort_by_key(|c| c.cost(m, n));
+                if !on.software {
+                    all.sort_by_key(|c| c.cost(m, n));
+                }
                 all.into_iter().map(Kernel::Coop).chain([Kernel::Tiled]).collect()
             }
             _ => vec![Self::plain(gpu.class())],

@@ -9,6 +9,7 @@ use crate::gpu::Gpu;
 /// What was wrong, in words for a log.
 pub(crate) fn trial(gpu: &Gpu) -> Result<(), String> {
     use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
+    let since = std::time::Instant::now();
     // a driver that refuses a kernel must not take the process down with it
     let scopes = [OutOfMemory, Internal, Validation].map(|filter| gpu.device().push_error_scope(filter));
     let outcome = super::matmul::trial(gpu);
@@ -17,5 +18,6 @@ pub(crate) fn trial(gpu: &Gpu) -> Result<(), String> {
     for scope in scopes.into_iter().rev() {
         refused = pollster::block_on(scope.pop()).or(refused);
     }
+    log::debug!("trial of matrix kernels: {:.1} s", since.elapsed().as_secs_f64());
     refused.map_or(outcome, |error| Err(error.to_string()))
 }

@@ -22,6 +22,9 @@ pub fn on_each(family: &str, check: impl Fn(&Gpu)) {
 fn open(class: Class) -> Option<Mutex<Gpu>> {
     let prefs = Prefs { device: std::env::var("RESIDUA_DEVICE").ok(), class: Some(class), dtype: Some(DType::F16) };
     let gpu = pollster::block_on(Gpu::open(&prefs)).expect("a device for the kernel tests");
+    let listed = pollster::block_on(residua::gpu::list()).into_iter().find(|l| l.info == *gpu.info());
+    // what has matrices must pass the trial of their kernels
+    assert!(gpu.class() == class || listed.and_then(|l| l.matrix) != Some(class), "{class:?} was refused");
     (gpu.class() == class).then(|| Mutex::new(gpu))
 }
 
