@@ -1,16 +1,16 @@
 // out[m, n] = finish(Σ_k input[m, k] · weight[n, k])
 //
 // For adapters with cooperative matrices. A workgroup of ROWS × COLUMNS subgroups makes a tile of BM × BN; every
-// subgroup holds MT × NT matrices of T × T sums. BK of k are staged at a time as halves, rows 16 bytes apart from a
+// subgroup holds MT × TRIPS · PER matrices of T × T sums. BK of k are staged at a time as halves, rows 16 bytes apart from a
 // multiple of the banks; while they are multiplied, the next ones are on their way in registers.
 // Halves in, f32 sums. What is stored in f32 comes scaled (`x16`), because halves end at 65504; UNSCALE undoes it.
 // k is walked in eights through all taps as one row, so that only its very end is padded.
 // Rows and columns past the edge are clamped when loaded and never stored. Sums are opaque: they go through
-// scratch, a row of matrices at a time, to where single numbers can be seen.
+// scratch, PER matrices of a row at a time, to where single numbers can be seen.
 // The subgroup must be SG wide: if it is not, every result is NaN, which no trial overlooks.
 // Refuses: channels that are no multiple of 8, weights in f32 (the host then takes matmul/tiled).
-// Moves per workgroup and BK of k: (BM + BN) · BK halves, so m·n·k·2·(1/BM + 1/BN) bytes in all, of which caches
-// take most; every output number is written once, and its tail reads only what it adds or multiplies.
+// Loads m·n·k·(1/BM + 1/BN) halves in all; each output number is stored once, and its tail reads only what it adds
+// or multiplies. See ops/matmul.rs for what that is next to the least possible.
 // After: the staged kernels of CUTLASS and of llama.cpp's Vulkan back end.
 // Links: `row_at`, `place_at` (where rows come from), `x16`, `w16` (how numbers are stored), `stage_*` (how workgroup
 // memory is addressed), matrices of T × T, `finish2`.
@@ -20,12 +20,12 @@
 // use matmul/finish
 
 const BM = ROWS * MT * T;
-const BN = COLUMNS * NT * T;
+const BN = COLUMNS * TRIPS * PER * T;
 const THREADS = SG * ROWS * COLUMNS;
 const KV = BK / 8u;            // eights in a staged row
 const LD = BK + 8u;            // halves from one staged row to the next
 const AT_ONCE = THREADS / KV;  // rows that the workgroup loads in one go
-const WIDTH = NT * T;          // columns of a subgroup
+const WIDTH = PER * T;         // columns of a subgroup's scratch
 const SPAN = WIDTH + 8u;       // numbers from one row of the scratch to the next
 var<workgroup> sums: array<f32, ROWS * COLUMNS * T * SPAN>;
 
@@ -69,10 +69,12 @@ fn main(
     //% end
     let stage = sr * LD + se * 8u;
     let wr = subgroup / COLUMNS * MT * T;
-    let wc = subgroup % COLUMNS * NT * T;
+    let wc = subgroup % COLUMNS * TRIPS * WIDTH;
     //% for i in 0..MT
-    //% for j in 0..NT
-    var c{i}_{j} = MatC();
+    //% for t in 0..TRIPS
+    //% for j in 0..PER
+    var c{i}_{t}_{j} = MatC();
+    //% end
     //% end
     //% end
     for (var k = 0u; k < deep; k += KV) {
@@ -97,10 +99,12 @@ fn main(
         //% for i in 0..MT
         let a{s}_{i} = coopLoadT<MatA>(&sx[((wr + {i}u * T) * LD + {s}u * T) / UNIT], LD / UNIT);
         //% end
-        //% for j in 0..NT
-        let b{s}_{j} = coopLoad<MatB>(&sw[((wc + {j}u * T) * LD + {s}u * T) / UNIT], LD / UNIT);
+        //% for t in 0..TRIPS
+        //% for j in 0..PER
+        let b{s}_{t}_{j} = coopLoad<MatB>(&sw[((wc + ({t}u * PER + {j}u) * T) * LD + {s}u * T) / UNIT], LD / UNIT);
         //% for i in 0..MT
-        c{i}_{j} = coopMultiplyAdd(a{s}_{i}, b{s}_{j}, c{i}_{j});
+        c{i}_{t}_{j} = coopMultiplyAdd(a{s}_{i}, b{s}_{t}_{j}, c{i}_{t}_{j});
+        //% end
         //% end
         //% end
         //% end
@@ -109,11 +113,13 @@ fn main(
     let own = subgroup * T * SPAN;
     let scale = select(bitcast<f32>(0x7fc00000u | p.c8), UNSCALE, size == SG);
     //% for i in 0..MT
-    //% for j in 0..NT
-    coopStoreT(c{i}_{j}, &sums[own + {j}u * T], SPAN);
+    //% for t in 0..TRIPS
+    //% for j in 0..PER
+    coopStoreT(c{i}_{t}_{j}, &sums[own + {j}u * T], SPAN);
     //% end
     workgroupBarrier();
-    emit(own, lane, row0 + wr + {i}u * T, col0 + wc, scale);
+    emit(own, lane, row0 + wr + {i}u * T, col0 + wc + {t}u * WIDTH, scale);
     workgroupBarrier();
+    //% end
     //% end
 }

@@ -1,5 +1,6 @@
 // input: the patches of a convolution on [images, in_t, in_h, in_w, c]. A row is an output position; taps are
 // ordered time, height, width. Outside the input there are zeros; the input may be seen enlarged by nearest neighbour.
+// Neither the matrix of patches nor the enlarged input exists in memory: every tap reads the input itself.
 
 struct Row { image: i32, t: i32, h: i32, w: i32 }
 

@@ -2,6 +2,7 @@
 //
 // Portable: no optional feature. A workgroup of 64 makes a 64 × 64 tile, every invocation 8 × 8 of it in
 // registers; 16 of k are staged at a time, k-major, 8 KiB in all. Sums are f32 in the order of k.
+// Loads m·n·k/32 numbers in all, each output number is stored once, and its tail reads only what it adds or multiplies.
 // Rows and columns past the edge are clamped when loaded and never stored.
 // Links: `row_at`, `place_at` (where rows come from), `x8`, `w8` (how numbers are stored), `finish2`.
 // use matmul/params

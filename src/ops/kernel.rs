@@ -27,7 +27,12 @@ pub(super) struct Coop {
     tiles: [u32; 2],
     /// How much of k is staged at a time.
     depth: u32,
+    /// How many matrices of a row a subgroup's scratch holds at a time.
+    per: u32,
 }
+
+/// What [`Coop::of`] takes: subgroups of a workgroup, matrices of a subgroup, depth, and the most of `per`.
+type Numbers = ([u32; 2], [u32; 2], u32, u32);
 
 impl Coop {
     /// Rows and columns of a workgroup.
@@ -39,11 +44,11 @@ impl Coop {
         self.subgroup * self.grid[0] * self.grid[1]
     }
 
-    /// Workgroup memory: both staged tiles, and for every subgroup a row of its sums, as the shader lays them out.
+    /// Workgroup memory: both staged tiles, and for every subgroup its scratch, as the shader lays them out.
     fn bytes(self) -> u32 {
         let [rows, columns] = self.tile();
         let staged = (rows + columns) * (self.depth + 8) * 2;
-        staged + self.grid[0] * self.grid[1] * self.edge * (self.tiles[1] * self.edge + 8) * 4
+        staged + self.grid[0] * self.grid[1] * self.edge * (self.per * self.edge + 8) * 4
     }
 
     /// Eights that each invocation stages of a tile so many rows high.
@@ -60,34 +65,48 @@ impl Coop {
             && self.tile().into_iter().all(|rows| (rows * eights).is_multiple_of(threads))
     }
 
-    /// What a product of m rows and n columns costs next to others of its kind: the groups that run one after the
-    /// other, times what each of them does and moves. Guesses to start from; which is fastest, a measurement says.
+    /// What a product of m rows and n columns costs next to others of its kind: how often the device is filled with
+    /// workgroups, times what each invocation multiplies and loads. For an order to start from; which is fastest, a
+    /// measurement says.
     fn cost(self, m: usize, n: usize) -> usize {
-        /// Workgroups that a device is thought to run at once.
-        const AT_ONCE: usize = 256;
-        let [rows, columns] = self.tile().map(|t| t as usize);
+        /// Invocations that a device is thought to run at once.
+        const AT_ONCE: usize = 1 << 15;
+        let ([rows, columns], threads) = (self.tile().map(|t| t as usize), self.threads() as usize);
         let groups = m.div_ceil(rows) * n.div_ceil(columns);
-        groups.div_ceil(AT_ONCE) * (rows * columns + 64 * (rows + columns))
+        (groups * threads).div_ceil(AT_ONCE) * (rows * columns + 64 * (rows + columns)) / threads
     }
 
-    /// Everything that can run, in no order; on a CPU the one that compiles fastest comes first, and the others are
-    /// there for the trial to try.
-    fn all(on: &Matrices) -> Vec<Self> {
-        let make =
-            |(grid, tiles, depth)| Self { edge: on.edge, subgroup: on.subgroup, flat: on.flat, grid, tiles, depth };
-        let known: &[([u32; 2], [u32; 2], u32)] = match (on.software, on.edge) {
-            (true, _) => &[([2, 2], [1, 1], 16), ([2, 1], [1, 2], 32), ([1, 2], [2, 3], 16)],
-            (false, 8) => &[([2, 2], [4, 4], 32), ([2, 2], [2, 2], 32), ([2, 2], [8, 4], 16)],
+    /// With as many matrices in the scratch as there is memory for.
+    fn of(on: &Matrices, (grid, tiles, depth, most): Numbers) -> Option<Self> {
+        let make = |per| Self { edge: on.edge, subgroup: on.subgroup, flat: on.flat, grid, tiles, depth, per };
+        (1..=most).rev().filter(|&per| tiles[1].is_multiple_of(per)).map(make).find(|c| c.fits(on))
+    }
+
+    /// Those to choose from unmeasured, all of which the trial tries; on a CPU the one that compiles fastest comes
+    /// first, and the others are there for the trial.
+    fn known(on: &Matrices) -> Vec<Self> {
+        let known: &[Numbers] = match (on.software, on.edge) {
+            (true, _) => &[([2, 2], [1, 1], 16, 1), ([2, 1], [1, 2], 32, 2), ([1, 2], [2, 2], 16, 1)],
+            (false, 8) => &[([2, 2], [4, 4], 32, 4), ([2, 2], [2, 2], 32, 2), ([4, 1], [2, 2], 32, 2)],
             (false, _) => &[
-                ([2, 2], [4, 4], 32),
-                ([2, 4], [4, 2], 32),
-                ([2, 2], [4, 4], 16),
-                ([4, 2], [4, 4], 32),
-                ([2, 2], [4, 2], 32),
-                ([2, 2], [2, 2], 32),
+                ([2, 2], [4, 4], 32, 4),
+                ([2, 2], [4, 2], 32, 2),
+                ([2, 2], [2, 2], 32, 2),
+                // few columns: the last layers of decoders
+                ([4, 1], [2, 2], 32, 2),
             ],
         };
-        known.iter().copied().map(make).filter(|c| c.fits(on)).collect()
+        known.iter().filter_map(|&numbers| Self::of(on, numbers)).collect()
+    }
+
+    /// More, for a measurement to choose from: deeper, larger, more invocations.
+    fn further(on: &Matrices) -> Vec<Self> {
+        let further: &[Numbers] = match (on.software, on.edge) {
+            (true, _) => &[],
+            (false, 8) => &[([2, 2], [8, 4], 32, 4)],
+            (false, _) => &[([2, 4], [4, 2], 32, 2), ([4, 2], [4, 4], 32, 4), ([2, 2], [4, 4], 64, 4)],
+        };
+        further.iter().filter_map(|&numbers| Self::of(on, numbers)).collect()
     }
 
     fn program(self) -> Program {
@@ -99,7 +118,8 @@ impl Coop {
             .define("ROWS", self.grid[0])
             .define("COLUMNS", self.grid[1])
             .define("MT", self.tiles[0])
-            .define("NT", self.tiles[1])
+            .define("TRIPS", self.tiles[1] / self.per)
+            .define("PER", self.per)
             .define("BK", self.depth)
             .define("STEPS", self.depth / self.edge)
             .define("XS", self.share(rows))
@@ -108,19 +128,22 @@ impl Coop {
 }
 
 impl Kernel {
-    /// What can make a product of m rows and n columns on a device, the best guess first and never nothing.
+    /// What can make a product of m rows and n columns on a device: the best guess first, then what only a
+    /// measurement should prefer to it. Never nothing. The trial has seen none of those behind [`Kernel::tried`].
     /// `halves`: weights are halves with channels in whole eights, which matrix kernels ask for.
     pub(super) fn candidates(gpu: &Gpu, [m, n]: [usize; 2], halves: bool) -> Vec<Self> {
-        match gpu.matrices() {
-            Some(on) if halves => {
-                let mut all = Coop::all(&on);
-                if !on.software {
-                    all.sort_by_key(|c| c.cost(m, n));
-                }
-                all.into_iter().map(Kernel::Coop).chain([Kernel::Tiled]).collect()
-            }
-            _ => vec![Self::plain(gpu.class())],
+        let plain = Self::plain(gpu.class());
+        let Some(on) = gpu.matrices().filter(|_| halves) else { return vec![plain] };
+        let mut known = Coop::known(&on);
+        if !on.software {
+            known.sort_by_key(|c| c.cost(m, n));
         }
+        known.into_iter().chain(Coop::further(&on)).map(Kernel::Coop).chain([plain]).collect()
+    }
+
+    /// The kernels that must pass the trial of a device.
+    pub(super) fn tried(gpu: &Gpu) -> Vec<Self> {
+        gpu.matrices().iter().flat_map(Coop::known).map(Kernel::Coop).collect()
     }
 
     /// What a class makes products with where it can make no use of matrices.
@@ -150,7 +173,8 @@ impl Kernel {
             device(8, 8, false, true),
             device(16, 8, false, true),
         ];
-        let coop = devices.iter().flat_map(Coop::all).map(|c| (Kernel::Coop(c), true));
+        let coop = devices.iter().flat_map(|on| [Coop::known(on), Coop::further(on)].concat());
+        let coop = coop.map(|c| (Kernel::Coop(c), true));
         [Class::Portable, Class::Simd8].into_iter().map(|c| (Self::plain(c), false)).chain(coop).collect()
     }
 
@@ -194,5 +218,44 @@ impl Kernel {
                 (DType::F16, false) => shader::MATMUL_W_F16X1,
             },
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(edge: u32, subgroup: u32, workgroup_bytes: u32) -> Matrices {
+        Matrices { edge, subgroup, flat: false, software: false, workgroup_bytes, invocations: 1024 }
+    }
+
+    #[test]
+    fn every_device_has_a_tile_within_its_limits() {
+        for edge in [8, 16] {
+            for subgroup in [8, 16, 32, 64] {
+                for bytes in [16 << 10, 32 << 10, 48 << 10] {
+                    let on = device(edge, subgroup, bytes);
+                    let known = Coop::known(&on);
+                    assert!(!known.is_empty(), "{on:?}");
+                    for coop in [known, Coop::further(&on)].concat() {
+                        assert!(coop.bytes() <= bytes && coop.threads() <= 1024, "{coop:?} on {on:?}");
+                        let [rows, columns] = coop.tile();
+                        for side in [rows, columns] {
+                            assert_eq!(coop.share(side) * coop.threads() * 8, side * coop.depth, "{coop:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn large_products_get_large_tiles_and_narrow_ones_narrow_tiles() {
+        let on = device(16, 32, 48 << 10);
+        let best = |m, n| Coop::known(&on).into_iter().min_by_key(|c| c.cost(m, n)).map(Coop::tile);
+        assert_eq!(best(24_300, 1152), Some([128, 128]));
+        assert_eq!(best(300, 4608), Some([128, 64]));
+        assert_eq!(best(77, 1152), Some([64, 64]));
+        assert_eq!(best(100_000, 8), Some([128, 32]));
     }
 }
