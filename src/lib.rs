@@ -26,7 +26,8 @@
 //! # In a host that has a device already
 //! [`gpu::Gpu::adopt`] works on the host's device and queue: one of each, no thread, no global, no callback replaced,
 //! nothing waited for. Ask for [`gpu::Gpu::wanted_features`] (those the adapter has) and the limits you like; more
-//! storage-buffer binding size allows larger videos. [`pipeline::frame_textures`] hands frames over as textures.
+//! storage-buffer binding size allows larger videos, and [`gpu::Gpu::matrix_features`] the fastest products.
+//! [`pipeline::frame_textures`] hands frames over as textures.
 //!
 //! # Floors
 //! Each module looks only at those below it; a test checks that.

@@ -32,7 +32,7 @@ fn main(
         // lanes past the end load the last eight again; nobody asks for it
         let column = column_at(min(t + l, k8 - 1u));
         //% for i in 0..ROWS
-        let place{i} = place_at(at{i}, column);
+        let place{i} = place_at(at{i}, column.tap);
         let a{i} = kept(x8(u32(max(place{i}, 0)), column.e), place{i} >= 0);
         //% end
         // stays a loop: as fast as eight copies, at an eighth of the compile time

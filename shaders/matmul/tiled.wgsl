@@ -2,6 +2,7 @@
 //
 // Portable: no optional feature. A workgroup of 64 makes a 64 × 64 tile, every invocation 8 × 8 of it in
 // registers; 16 of k are staged at a time, k-major, 8 KiB in all. Sums are f32 in the order of k.
+// Loads m·n·k/32 numbers in all, each output number is stored once, and its tail reads only what it adds or multiplies.
 // Rows and columns past the edge are clamped when loaded and never stored.
 // Links: `row_at`, `column_at`, `place_at` (where rows come from), `x8`, `wk` (how numbers are stored), `finish2`.
 // use matmul/params
@@ -40,7 +41,7 @@ fn main(
         let column = column_at(kk);
         //% for i in 0..2
         {
-            let place = place_at(at{i}, column);
+            let place = place_at(at{i}, column.tap);
             let x = kept(x8(u32(max(place, 0)), column.e), place >= 0 && whole);
             let w = kept(wk(wc{i}, kk), whole);
             let d = se * 512u + sr + {i}u * 32u;

@@ -182,7 +182,7 @@ pub struct Device {
     /// Adapter: a number or part of a name of `residua devices`, or `software`
     #[arg(long, value_name = "ADAPTER", env = "RESIDUA_DEVICE", aliases = ["backend", "gpu"])]
     pub device: Option<String>,
-    /// Kernel family to use in place of the adapter's own: portable, simd8
+    /// Kernel family to use in place of the adapter's own: portable, simd8, coop (coop8, coop16)
     #[arg(long, value_name = "FAMILY", env = "RESIDUA_KERNELS")]
     pub kernels: Option<Class>,
     /// How weights and what feeds products are kept: f32, f16 [default: f16]

@@ -9,7 +9,8 @@ pub struct Prefs {
     /// `None`: the best one (discrete before integrated before software). Otherwise an index of
     /// [`list`], a part of a name (any case), `software`, or `backend:part` such as `vulkan:0`.
     pub device: Option<String>,
-    /// `None`: decided from the adapter. Otherwise the kernel family to force, for tests.
+    /// `None`: decided from the adapter. Otherwise the kernel family to force, for tests. A matrix family that the
+    /// adapter has with tiles of another size is taken with those.
     pub class: Option<Class>,
     /// How weights and what feeds products are kept; `None`: halves.
     pub dtype: Option<DType>,
@@ -23,11 +24,20 @@ pub enum Class {
     /// Subgroups of exactly 8 on a CPU (Mesa's software Vulkan): rows are spread over the lanes and
     /// handed round by shuffle, because every load costs the same there whatever its address.
     Simd8,
+    /// Cooperative matrices of 8 × 8, halves in and f32 out (Apple): products run on the matrix units.
+    Coop8,
+    /// Cooperative matrices of 16 × 16 (NVIDIA, AMD).
+    Coop16,
 }
 
 impl Class {
     /// Every family.
-    pub const ALL: [Class; 2] = [Class::Portable, Class::Simd8];
+    pub const ALL: [Class; 4] = [Class::Portable, Class::Simd8, Class::Coop8, Class::Coop16];
+
+    /// Whether the family works with cooperative matrices.
+    pub fn is_matrix(self) -> bool {
+        matches!(self, Class::Coop8 | Class::Coop16)
+    }
 }
 
 impl std::str::FromStr for Class {
@@ -37,9 +47,30 @@ impl std::str::FromStr for Class {
         match s {
             "portable" => Ok(Class::Portable),
             "simd8" => Ok(Class::Simd8),
-            _ => Err(format!("unknown kernel family `{s}`; known: portable, simd8")),
+            "coop8" => Ok(Class::Coop8),
+            // the one the adapter has: see Prefs::class
+            "coop16" | "coop" => Ok(Class::Coop16),
+            _ => Err(format!("unknown kernel family `{s}`; known: portable, simd8, coop (coop8, coop16)")),
         }
     }
+}
+
+/// What kernels on cooperative matrices are built for, on one device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matrices {
+    /// Rows, columns and depth of a tile: 8 or 16.
+    pub edge: u32,
+    /// Invocations of a subgroup.
+    pub subgroup: u32,
+    /// Workgroup memory is addressed in halves and not in vectors of four (Metal): a stride counts what its pointer
+    /// points to, and there that is always a half.
+    pub flat: bool,
+    /// A CPU that only imitates matrix units: small tiles, or compiling takes seconds.
+    pub software: bool,
+    /// Bytes of workgroup memory a kernel may have.
+    pub workgroup_bytes: u32,
+    /// Invocations a workgroup may have.
+    pub invocations: u32,
 }
 
 /// One adapter as `residua devices` shows it.
@@ -55,6 +86,8 @@ pub struct Listed {
     pub features: wgpu::Features,
     /// The kernel family it would get.
     pub class: Class,
+    /// The matrix family it would get if forced into one.
+    pub matrix: Option<Class>,
     /// Whether it is the one opened when nothing is asked for.
     pub default: bool,
 }
@@ -76,13 +109,51 @@ fn rank(info: &wgpu::AdapterInfo) -> u8 {
     }
 }
 
-/// The family for an adapter (see [`Class`]).
-pub(super) fn class_of(info: &wgpu::AdapterInfo, features: wgpu::Features) -> Class {
-    let eight = info.subgroup_min_size == 8 && info.subgroup_max_size == 8;
-    if info.device_type == wgpu::DeviceType::Cpu && eight && features.contains(wgpu::Features::SUBGROUP) {
-        Class::Simd8
-    } else {
-        Class::Portable
+/// Features that matrix kernels need, all of them.
+pub(super) const MATRIX_FEATURES: wgpu::Features =
+    wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16).union(wgpu::Features::SUBGROUP);
+
+/// What an adapter, with the features enabled on it, can do.
+pub(super) struct Abilities {
+    /// The family it gets (see [`Class`]).
+    pub class: Class,
+    /// Subgroups of 8, whatever the family.
+    pub simd8: bool,
+    /// The matrix family that may be forced, whatever the family.
+    pub matrix: Option<Class>,
+}
+
+impl Abilities {
+    pub(super) fn of(adapter: &wgpu::Adapter, features: wgpu::Features) -> Self {
+        let info = adapter.get_info();
+        let matrix = if features.contains(MATRIX_FEATURES) {
+            matrix_class(&adapter.cooperative_matrix_properties())
+        } else {
+            None
+        };
+        let cpu = info.device_type == wgpu::DeviceType::Cpu;
+        let eight = info.subgroup_min_size == 8 && info.subgroup_max_size == 8;
+        let simd8 = cpu && eight && features.contains(wgpu::Features::SUBGROUP);
+        let class = match matrix {
+            // a CPU imitates matrices, at a fifth of the speed of its own family
+            Some(class) if !cpu => class,
+            _ if simd8 => Class::Simd8,
+            _ => Class::Portable,
+        };
+        Self { class, simd8, matrix }
+    }
+}
+
+/// The family for what an adapter multiplies: halves in, f32 out, in square tiles (WGSL has no others).
+fn matrix_class(offered: &[wgpu::wgt::CooperativeMatrixProperties]) -> Option<Class> {
+    use wgpu::wgt::CooperativeScalarType::{F16, F32};
+    let has = |edge: u32| {
+        offered.iter().any(|o| [o.m_size, o.n_size, o.k_size] == [edge; 3] && o.ab_type == F16 && o.cr_type == F32)
+    };
+    match () {
+        () if has(16) => Some(Class::Coop16),
+        () if has(8) => Some(Class::Coop8),
+        () => None,
     }
 }
 
@@ -102,8 +173,8 @@ pub async fn list() -> Vec<Listed> {
         .enumerate()
         .map(|(index, a)| {
             let (info, features) = (a.get_info(), a.features());
-            let class = class_of(&info, features);
-            Listed { index, info, limits: a.limits(), features, class, default: Some(index) == default }
+            let Abilities { class, matrix, .. } = Abilities::of(a, features);
+            Listed { index, info, limits: a.limits(), features, class, matrix, default: Some(index) == default }
         })
         .collect()
 }
@@ -164,5 +235,33 @@ pub fn advice() -> &'static str {
         "no Vulkan driver answered; install your graphics card's Vulkan driver, or Mesa's software driver \
          (Debian, Ubuntu: `apt install mesa-vulkan-drivers`; Fedora: `dnf install mesa-vulkan-drivers`; \
          Arch: `pacman -S vulkan-swrast`)"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wgpu::wgt::{CooperativeMatrixProperties, CooperativeScalarType as S};
+
+    #[test]
+    fn square_tiles_of_halves_summed_in_f32_make_a_matrix_family() {
+        let offer = |[m_size, n_size, k_size]: [u32; 3], ab_type, cr_type| CooperativeMatrixProperties {
+            m_size,
+            n_size,
+            k_size,
+            ab_type,
+            cr_type,
+            saturating_accumulation: false,
+        };
+        let (eight, sixteen) = (offer([8; 3], S::F16, S::F32), offer([16; 3], S::F16, S::F32));
+        assert_eq!(matrix_class(&[eight]), Some(Class::Coop8));
+        assert_eq!(matrix_class(&[eight, sixteen]), Some(Class::Coop16));
+        let others = [
+            offer([8, 8, 16], S::F16, S::F32),
+            offer([16, 16, 8], S::F16, S::F32),
+            offer([16; 3], S::F16, S::F16),
+            offer([8; 3], S::F32, S::F32),
+        ];
+        assert_eq!(matrix_class(&others), None);
     }
 }

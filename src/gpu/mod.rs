@@ -7,6 +7,7 @@
 
 mod adapter;
 mod dtype;
+mod open;
 mod pipeline;
 mod recorder;
 pub mod shader;
@@ -14,7 +15,7 @@ pub mod shader;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-pub use adapter::{Class, Listed, Prefs, advice, list};
+pub use adapter::{Class, Listed, Matrices, Prefs, advice, list};
 pub use dtype::DType;
 pub use pipeline::Program;
 pub use recorder::Dispatch;
@@ -44,9 +45,6 @@ struct Inner {
     staged: AtomicU64,
 }
 
-/// Sizes of the driver's memory that buffers are cut from: the default of 256 MiB leaves much of the last one idle.
-const BLOCKS: std::ops::Range<u64> = (16 << 20)..(64 << 20);
-
 /// Staged weights are pushed to the device at this many bytes, so that loading needs no second copy of a model.
 const STAGED: u64 = 64 << 20;
 
@@ -60,88 +58,6 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Gpu {
-    /// Opens an adapter of its own, asking for all of its limits and the features the kernels can use.
-    ///
-    /// # Errors
-    /// [`Error::NoAdapter`] if none answers or none matches; [`Error::DeviceLost`] if it will not open.
-    pub async fn open(prefs: &Prefs) -> Result<Self> {
-        let adapter = adapter::choose(prefs).await?;
-        let features = adapter.features() & Self::wanted_features();
-        let limits = adapter.limits();
-        let (device, queue) = adapter
-            .request_device(&wgpu::DeviceDescriptor {
-                label: Some("residua"),
-                required_features: features,
-                required_limits: limits,
-                experimental_features: wgpu::ExperimentalFeatures::disabled(),
-                memory_hints: wgpu::MemoryHints::Manual { suballocated_device_memory_block_size: BLOCKS },
-                trace: wgpu::Trace::Off,
-            })
-            .await
-            .map_err(|e| Error::DeviceLost(format!("`{}` would not open: {e}", adapter.get_info().name)))?;
-        let gpu = Self::build(adapter.get_info(), device, queue, true, prefs);
-        let fault = gpu.0.fault.clone();
-        gpu.0.device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
-            lock(&fault).get_or_insert_with(|| match e {
-                wgpu::Error::OutOfMemory { .. } => Error::Limit {
-                    what: "device memory".into(),
-                    need: "more than is free".into(),
-                    have: "what the driver could give".into(),
-                },
-                other => Error::DeviceLost(other.to_string()),
-            });
-        }));
-        let fault = gpu.0.fault.clone();
-        gpu.0.device.set_device_lost_callback(move |reason, message| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                lock(&fault).get_or_insert(Error::DeviceLost(message));
-            }
-        });
-        log::info!("{} ({:?}), kernels {:?}", gpu.0.info.name, gpu.0.info.backend, gpu.0.class);
-        Ok(gpu)
-    }
-
-    /// Works on a device and queue that the host owns. Nothing is waited for unless asked, and the
-    /// host's error and device-lost callbacks are left alone.
-    pub fn adopt(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Self {
-        Self::build(adapter.get_info(), device, queue, false, &Prefs::default())
-    }
-
-    /// The optional features kernels use where the adapter has them; a host may ask for fewer.
-    pub fn wanted_features() -> wgpu::Features {
-        wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY
-    }
-
-    fn build(info: wgpu::AdapterInfo, device: wgpu::Device, queue: wgpu::Queue, owned: bool, prefs: &Prefs) -> Self {
-        let limits = device.limits();
-        let can = adapter::class_of(&info, device.features());
-        let class = match prefs.class {
-            Some(Class::Simd8) if can != Class::Simd8 => {
-                log::warn!("kernels simd8 need subgroups of 8; `{}` gets portable ones", info.name);
-                Class::Portable
-            }
-            Some(asked) => asked,
-            None => can,
-        };
-        let recorder = Mutex::new(recorder::Recorder::new(limits.min_uniform_buffer_offset_alignment));
-        Gpu(Arc::new(Inner {
-            device,
-            queue,
-            info,
-            limits,
-            class,
-            operands: prefs.dtype.unwrap_or(DType::F16),
-            owned,
-            pipelines: pipeline::Cache::default(),
-            recorder,
-            pool: Mutex::default(),
-            fault: Arc::default(),
-            live: AtomicU64::new(0),
-            peak: AtomicU64::new(0),
-            staged: AtomicU64::new(0),
-        }))
-    }
-
     /// The wgpu device, for hosts that draw what was made.
     pub fn device(&self) -> &wgpu::Device {
         &self.0.device

@@ -57,7 +57,11 @@ impl Program {
     pub fn validate(&self) -> Result<()> {
         let linked = self.linked()?;
         let module = parse(&linked)?;
-        let capabilities = naga::valid::Capabilities::SUBGROUP | naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+        use naga::valid::Capabilities as C;
+        let mut capabilities = C::SUBGROUP | C::SHADER_FLOAT16_IN_FLOAT32;
+        // device features that a file enables in so many words
+        capabilities.set(C::SHADER_FLOAT16, linked.text.contains("enable f16;"));
+        capabilities.set(C::COOPERATIVE_MATRIX, linked.text.contains("enable wgpu_cooperative_matrix;"));
         naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities)
             .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
             .subgroup_operations(naga::valid::SubgroupOperationSet::all())

@@ -1,8 +1,9 @@
 //! The shader files, and the linker that makes one module of several.
 //!
 //! A kernel file *calls* functions it does not define; the host names the files that define them. Module
-//! scope has no order in WGSL, so linking is concatenation. Two directives, both comments to an editor:
+//! scope has no order in WGSL, so linking is concatenation. Three directives, all comments to an editor:
 //!
+//! - `// enable f16` in the head of a file puts `enable f16;` where WGSL wants it: at the top of the module, once.
 //! - `// use lib/half` in the head of a file links `shaders/lib/half.wgsl`, once.
 //! - `//% for i in 0..TM` … `//% end` repeats the lines between, with `{i}` replaced: register tiles, which
 //!   WGSL cannot index without spilling. Bounds are numbers or defined names; loops nest.
@@ -66,15 +67,13 @@ impl Linked {
     }
 }
 
-/// Concatenates a prelude of constants, the kernel, the files named, and those they use.
+/// Concatenates a prelude of extensions and constants, the kernel, the files named, and those they use.
 ///
 /// # Errors
 /// [`Error::Shader`] on an unknown `use`, an unknown bound, or a loop without end.
 pub fn link(main: Source, links: &[Source], defines: &[(&'static str, u32)]) -> Result<Linked> {
-    let mut out = Linked { text: String::new(), lines: Vec::new() };
-    for (name, value) in defines {
-        out.push(&format!("const {name}: u32 = {value}u;"), None);
-    }
+    let mut head: Vec<String> = Vec::new();
+    let mut body: Vec<(String, (&'static str, u32))> = Vec::new();
     let mut queue: Vec<Source> = std::iter::once(main).chain(links.iter().copied()).collect();
     let mut next = 0;
     while next < queue.len() {
@@ -93,12 +92,22 @@ pub fn link(main: Source, links: &[Source], defines: &[(&'static str, u32)]) -> 
                 })?;
                 queue.push(*found);
             }
+            if let Some(extension) = line.strip_prefix("// enable ") {
+                let line = format!("enable {};", extension.trim());
+                if !head.contains(&line) {
+                    head.push(line);
+                }
+            }
         }
         let lines: Vec<(u32, String)> = (1u32..).zip(file.text.lines().map(String::from)).collect();
         for (number, line) in expand(&lines, defines, file.path)? {
-            out.push(&line, Some((file.path, number)));
+            body.push((line, (file.path, number)));
         }
     }
+    head.extend(defines.iter().map(|(name, value)| format!("const {name}: u32 = {value}u;")));
+    let mut out = Linked { text: String::new(), lines: Vec::new() };
+    head.iter().for_each(|line| out.push(line, None));
+    body.iter().for_each(|(line, origin)| out.push(line, Some(*origin)));
     Ok(out)
 }
 
@@ -161,6 +170,13 @@ mod tests {
         assert_eq!(linked.text, "const N: u32 = 2u;\na\nb0\nc01\nc02\nb1\nc11\nc12\nd\n");
         assert_eq!(linked.origin(4), ("test.wgsl", 5));
         assert_eq!(linked.origin(9), ("test.wgsl", 8));
+    }
+
+    #[test]
+    fn extensions_stand_at_the_top_once() {
+        let linked = text("// enable f16\na\n// enable f16\nb", &[("N", 2)]).unwrap();
+        assert_eq!(linked.text, "enable f16;\nconst N: u32 = 2u;\n// enable f16\na\n// enable f16\nb\n");
+        assert_eq!((linked.origin(1).0, linked.origin(6)), ("prelude", ("test.wgsl", 4)));
     }
 
     #[test]

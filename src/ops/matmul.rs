@@ -1,14 +1,34 @@
 //! Products with stored weights: linear layers and, as implicit matrices of patches, convolutions.
 //!
-//! A linear layer is a convolution with one tap: both run on the same kernels (`matmul/tiled`, `matmul/simd8`), which
-//! differ only in where rows come from. The tail of a layer (bias, activation, gate, residual) happens on the sums while they are in
-//! registers, so no pass over the tokens is left that a product could have done.
+//! A linear layer is a convolution with one tap: both run on the same kernels (`matmul/tiled`, `matmul/simd8`,
+//! `matmul/coop`), which differ only in where rows come from. The tail of a layer (bias, activation, gate, residual)
+//! happens on the sums while they are in registers, so no pass over the tokens is left that a product could have done.
+//!
+//! # Bytes moved, against the least possible
+//! The least is every number once: `m·k` of x, `n·k` of w, `m·n` of the result, with a residual `m·n` f32 more; biases
+//! and gates are vectors. A result is written once and a residual read once, so what a kernel moves beyond the least
+//! is x again for every column of workgroups and w again for every row of them:
+//!
+//! | kernel | x is loaded | w is loaded |
+//! |---|---|---|
+//! | `matmul/tiled` 64 × 64 | n/64 times | m/64 times |
+//! | `matmul/coop` 128 × 128 | n/128 times | m/128 times |
+//! | `matmul/simd8` 16 × 32 | n/32 times | m/16 times |
+//!
+//! Caches are to take the repeats: the groups of one row of tiles follow each other, so their rows of x are at hand, and
+//! so is all of w where it fits (STDiT3's matrices have 2.7 to 10.6 MB in halves).
+//! For the first layer of STDiT3's feed-forward at 480p (24 300 × 4608 × 1152, halves) the least is 291 MB, 224 of them
+//! the result; `matmul/coop` loads 2.0 GB of x and 2.0 GB of w into workgroups.
+//! What the fused tail saves next to kernels of its own, in passes of `4·m·n` bytes: bias 2, activation 2, gate 2,
+//! residual 2 of its 3. A convolution loads x once a tap from the caches; a matrix of patches would be written and read
+//! as well, `2·taps` passes over x, and an enlarged input written in 4 more.
 
 use bytemuck::{Pod, Zeroable};
 
+use super::kernel::Kernel;
 use super::{Store, contract};
 use crate::gpu::shader::{self, Source};
-use crate::gpu::{Class, Dispatch, Program};
+use crate::gpu::{Dispatch, Gpu, Program};
 use crate::tensor::{DType, Tensor};
 
 /// What happens to each sum after the bias.
@@ -100,9 +120,6 @@ struct Params {
     pad: [u32; 4],
 }
 
-/// Products from here on get the widest tile of `matmul/simd8`: 2 ms a launch, 15 % faster than half as wide.
-const SIMD8_LARGE: usize = 1 << 26;
-
 /// out = target(activation(x · wᵀ + bias)).   x: `[.., K]`, w: `[N, K]` → `[.., N]`.
 ///
 /// # Panics
@@ -124,7 +141,7 @@ pub fn linear(
     }
     let (m, n, c) = (rows as u32, n as u32, k as u32);
     let params = Params { m, n, c, c8: c.div_ceil(8), taps: 1, ..Params::default() };
-    launch(x, w, bias, then, target, store, params, shader::MATMUL_INPUT_ROWS, shape)
+    launch(x, w, bias, then, target, store, params, shader::MATMUL_INPUT_ROWS, shape, None)
 }
 
 /// A 2D or 3D convolution on channels-last data, as a product with the matrix of its patches.
@@ -153,7 +170,7 @@ pub fn conv(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: &Geometry, 
         pad: [pad[0], pad[1], pad[2], stride[1]].map(u),
     };
     let shape = vec![images, out[0], out[1], out[2], n];
-    launch(x, w, bias, Activation::None, target, Store::Full, params, shader::MATMUL_INPUT_CONV, shape)
+    launch(x, w, bias, Activation::None, target, Store::Full, params, shader::MATMUL_INPUT_CONV, shape, None)
 }
 
 fn launch(
@@ -166,6 +183,7 @@ fn launch(
     mut params: Params,
     input: Source,
     shape: Vec<usize>,
+    kernel: Option<Kernel>,
 ) -> Tensor {
     let gpu = x.gpu();
     let (m, n) = (params.m as usize, params.n as usize);
@@ -189,10 +207,13 @@ fn launch(
         params.gate = [gate.rows as u32, stride as u32, gate.at as u32];
     }
     let out = gpu.empty(shape, store.dtype(gpu, n));
-    let kernel = Kernel::of(gpu.class(), [m, n, (params.c * params.taps) as usize]);
     let stored = Stored { x: x.dtype(), w: w.dtype(), out: out.dtype(), whole: params.c.is_multiple_of(8) };
+    // without depth there is nothing to stage
+    let halves = stored.w == DType::F16 && gpu.operands() == DType::F16 && stored.whole && params.c > 0;
+    let kernel =
+        kernel.unwrap_or_else(|| Kernel::candidates(gpu, [m, n, (params.c * params.taps) as usize], halves)[0]);
     let tile = kernel.tile();
-    let program = program(kernel.program(), input, stored, bias.is_some(), then, target.file());
+    let program = program(kernel, input, stored, bias.is_some(), then, target.file());
     Dispatch::new(gpu, program)
         .bind("x", x)
         .bind("w", w)
@@ -216,62 +237,11 @@ struct Stored {
     whole: bool,
 }
 
-/// One algorithm with its numbers.
-#[derive(Clone, Copy)]
-enum Kernel {
-    Tiled,
-    Simd8 { rows: usize, pairs: usize },
-}
-
-impl Kernel {
-    /// The tile for m rows, n columns and a depth of k.
-    fn of(class: Class, [m, n, k]: [usize; 3]) -> Self {
-        match class {
-            Class::Portable => Kernel::Tiled,
-            Class::Simd8 => {
-                // a wide tile reads rows less often, but compiles for half a second
-                let pairs = match n {
-                    0..=16 => 1,
-                    _ if m * n * k >= SIMD8_LARGE && n > 32 => 4,
-                    _ => 2,
-                };
-                Kernel::Simd8 { rows: 16, pairs }
-            }
-        }
-    }
-
-    /// Rows and columns of a workgroup.
-    fn tile(self) -> [usize; 2] {
-        match self {
-            Kernel::Tiled => [64, 64],
-            Kernel::Simd8 { rows, pairs } => [rows, pairs * 16],
-        }
-    }
-
-    fn program(self) -> Program {
-        match self {
-            Kernel::Tiled => Program::of(shader::MATMUL_TILED),
-            Kernel::Simd8 { rows, pairs } => {
-                Program::of(shader::MATMUL_SIMD8).define("ROWS", rows as u32).define("PAIRS", pairs as u32)
-            }
-        }
-    }
-}
-
-fn program(base: Program, input: Source, stored: Stored, bias: bool, then: Activation, target: Source) -> Program {
-    let x = match (stored.x, stored.whole) {
-        (DType::F32, true) => shader::MATMUL_X_F32X8,
-        (DType::F32, false) => shader::MATMUL_X_F32X1,
-        (DType::F16, true) => shader::MATMUL_X_F16X8,
-        (DType::F16, false) => shader::MATMUL_X_F16X1,
-    };
-    let w = match (stored.w, stored.whole) {
-        (DType::F32, true) => shader::MATMUL_W_F32X8,
-        (DType::F32, false) => shader::MATMUL_W_F32X1,
-        (DType::F16, true) => shader::MATMUL_W_F16X8,
-        (DType::F16, false) => shader::MATMUL_W_F16X1,
-    };
-    base.link(input)
+fn program(kernel: Kernel, input: Source, stored: Stored, bias: bool, then: Activation, target: Source) -> Program {
+    let [x, w] = kernel.loaders(stored.x, stored.w, stored.whole);
+    kernel
+        .program()
+        .link(input)
         .link(x)
         .link(w)
         .link(if bias { shader::MATMUL_BIAS_VECTOR } else { shader::MATMUL_BIAS_NONE })
@@ -297,8 +267,7 @@ pub(super) fn programs() -> Vec<Program> {
     ];
     let dtypes = [DType::F32, DType::F16];
     let mut all = Vec::new();
-    for class in Class::ALL {
-        let base = Kernel::of(class, [64; 3]).program();
+    for (kernel, halves) in Kernel::everywhere() {
         // where numbers come from and go to, and what becomes of them, know nothing of each other
         for (x, w, out) in dtypes.iter().flat_map(|x| dtypes.iter().flat_map(move |w| dtypes.map(|out| (*x, *w, out))))
         {
@@ -306,17 +275,76 @@ pub(super) fn programs() -> Vec<Program> {
                 [shader::MATMUL_INPUT_ROWS, shader::MATMUL_INPUT_CONV].into_iter().flat_map(|i| [(i, true), (i, false)])
             {
                 let stored = Stored { x, w, out, whole };
-                all.push(program(base.clone(), input, stored, true, Activation::GeluTanh, targets[3]));
+                if halves && !(whole && w == DType::F16) {
+                    continue;
+                }
+                all.push(program(kernel, input, stored, true, Activation::GeluTanh, targets[3]));
             }
         }
         for (target, bias) in targets.into_iter().flat_map(|t| [(t, false), (t, true)]) {
             for then in [Activation::None, Activation::GeluTanh, Activation::Silu] {
                 for out in dtypes {
                     let stored = Stored { x: out, w: DType::F16, out, whole: true };
-                    all.push(program(base.clone(), shader::MATMUL_INPUT_ROWS, stored, bias, then, target));
+                    all.push(program(kernel, shader::MATMUL_INPUT_ROWS, stored, bias, then, target));
                 }
             }
         }
     }
     all
+}
+
+/// Makes products with every matrix kernel that may be chosen unmeasured and compares them with what they are, twice.
+///
+/// Inputs are multiples of 1/8 up to 1, so every product and every sum of them is exact in f32, in any order: what
+/// differs at all is wrong.
+///
+/// # Errors
+/// Which kernel was wrong, on which shape.
+pub(super) fn trial(gpu: &Gpu) -> Result<(), String> {
+    // odd multipliers: no two rows alike, and none a shift of another
+    let number = |i: usize, step: usize| ((i * step + i / 7) % 17) as f32 / 8.0 - 1.0;
+    // whole tiles first, then edges in m, n and k
+    for [m, n, k] in [[256, 320, 192], [77, 72, 40]] {
+        let x: Vec<f32> = (0..m * k).map(|i| number(i, 5)).collect();
+        let w: Vec<f32> = (0..n * k).map(|i| number(i, 11)).collect();
+        let sum = |i: usize| -> f32 {
+            let (row, column) = (i / n * k, i % n * k);
+            x[row..row + k].iter().zip(&w[column..column + k]).map(|(a, b)| a * b).sum()
+        };
+        let expected: Vec<f32> = (0..m * n).map(sum).collect();
+        let halves = |numbers: &[f32], rows: usize| {
+            gpu.filled([rows, k], DType::F16, |view| {
+                let bytes: Vec<u8> = numbers.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect();
+                view.slice(..bytes.len()).copy_from_slice(&bytes);
+            })
+        };
+        let (x, w) = (halves(&x, m), halves(&w, n));
+        for kernel in Kernel::tried(gpu) {
+            for _ in 0..2 {
+                let params =
+                    Params { m: m as u32, n: n as u32, c: k as u32, c8: k as u32 / 8, taps: 1, ..Params::default() };
+                let out = launch(
+                    &x,
+                    &w,
+                    None,
+                    Activation::None,
+                    Target::Plain,
+                    Store::Full,
+                    params,
+                    shader::MATMUL_INPUT_ROWS,
+                    vec![m, n],
+                    Some(kernel),
+                );
+                let got = out.read_blocking().map_err(|e| format!("{kernel:?}: {e}"))?;
+                if let Some(i) = (0..m * n).find(|&i| got[i] != expected[i]) {
+                    let (row, column) = (i / n, i % n);
+                    return Err(format!(
+                        "{kernel:?} on {m} x {n} x {k}: {} in row {row}, column {column}, where {} was due",
+                        got[i], expected[i]
+                    ));
+                }
+            }
+        }
+    }
+    Ok(())
 }

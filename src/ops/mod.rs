@@ -5,10 +5,12 @@
 mod attention;
 mod elementwise;
 mod join;
+mod kernel;
 mod layout;
 mod matmul;
 mod norm;
 mod reduce;
+mod trial;
 
 pub use attention::{Keys, Sequences, attention, padded_head, split_heads};
 pub use elementwise::{add, affine_channels, choose, euler_step, posterior, renoise, silu, sub};
@@ -17,6 +19,7 @@ pub use layout::{pack_rgba, permute, rows, window};
 pub use matmul::{Activation, Gate, Geometry, Target, conv, linear};
 pub use norm::{Modulate, group_norm, layer_norm, rms_norm};
 pub use reduce::{Difference, difference};
+pub(crate) use trial::trial;
 
 use crate::gpu::{Gpu, Program};
 use crate::tensor::{DType, Tensor};
@@ -70,7 +73,7 @@ fn groups_of_64(count: usize) -> [usize; 3] {
 fn row_width(gpu: &Gpu) -> u32 {
     match gpu.class() {
         crate::gpu::Class::Simd8 => 16,
-        crate::gpu::Class::Portable => 64,
+        _ => 64,
     }
 }
 

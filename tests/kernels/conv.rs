@@ -3,7 +3,7 @@
 use residua::gpu::Gpu;
 use residua::ops::{self, Geometry, Target};
 
-use super::device::{halves, on_each, rounded};
+use super::device::{halves, multiplied, on_each, rounded};
 use super::judge::Judge;
 use super::random::Random;
 use super::reference::conv::{Conv, conv};
@@ -36,7 +36,8 @@ impl Case {
             plus: self.residual.then_some(&onto[..]),
             times: None,
         };
-        let expected = finish(conv(&x, &w, &self.conv), n, k, &tail);
+        let seen = if x_half || !w_half { x.clone() } else { multiplied(gpu, x.clone(), c) };
+        let expected = finish(conv(&seen, &w, &self.conv), n, k, &tail);
 
         let shape = [images, t, h, wide, c];
         let x = if x_half { halves(gpu, &x, [x.len() / c, c]).reshape(shape) } else { gpu.upload(&x, shape) };
@@ -107,6 +108,7 @@ fn kinds_and_shapes() {
                 ([8, 16, 24], [false; 2]),
                 ([8, 24, 72], [true; 2]),
                 ([1, 3, 6], [false; 2]),
+                ([8, 16, 40], [false, true]),
                 ([2, 4, 5], [false, true]),
                 ([3, 10, 12], [true, false]),
             ] {

@@ -7,14 +7,14 @@ use residua::gpu::{Class, DType, Gpu, Prefs};
 use residua::tensor::{Checkpoint, Tensor, Weights};
 use residua::wgpu;
 
-/// Runs a check on every kernel family, with operands in halves. One test at a time uses a device, so that which buffers the pool
-/// hands out is known; a family that the adapter lacks is skipped aloud.
+/// Runs a check on every kernel family, with operands in halves. One test at a time uses a device, so that which
+/// buffers the pool hands out is known; a family that the adapter lacks is skipped aloud.
 pub fn on_each(family: &str, check: impl Fn(&Gpu)) {
-    static DEVICES: [OnceLock<Option<Mutex<Gpu>>>; 2] = [OnceLock::new(), OnceLock::new()];
-    for (class, slot) in [Class::Simd8, Class::Portable].into_iter().zip(&DEVICES) {
+    static DEVICES: [OnceLock<Option<Mutex<Gpu>>>; Class::ALL.len()] = [const { OnceLock::new() }; Class::ALL.len()];
+    for (class, slot) in Class::ALL.into_iter().zip(&DEVICES) {
         match slot.get_or_init(|| open(class)) {
             Some(gpu) => check(&gpu.lock().unwrap_or_else(PoisonError::into_inner)),
-            None => say(&format!("skip {family} on {class:?}: the adapter has no subgroups of 8")),
+            None => say(&format!("skip {family} on {class:?}: the adapter cannot do it")),
         }
     }
 }
@@ -22,6 +22,9 @@ pub fn on_each(family: &str, check: impl Fn(&Gpu)) {
 fn open(class: Class) -> Option<Mutex<Gpu>> {
     let prefs = Prefs { device: std::env::var("RESIDUA_DEVICE").ok(), class: Some(class), dtype: Some(DType::F16) };
     let gpu = pollster::block_on(Gpu::open(&prefs)).expect("a device for the kernel tests");
+    let listed = pollster::block_on(residua::gpu::list()).into_iter().find(|l| l.info == *gpu.info());
+    // what has matrices must pass the trial of their kernels
+    assert!(gpu.class() == class || listed.and_then(|l| l.matrix) != Some(class), "{class:?} was refused");
     (gpu.class() == class).then(|| Mutex::new(gpu))
 }
 
@@ -43,6 +46,16 @@ pub fn halves(gpu: &Gpu, numbers: &[f32], [n, k]: [usize; 2]) -> Tensor {
 /// Rounded to half precision and back.
 pub fn rounded(mut numbers: Vec<f32>) -> Vec<f32> {
     numbers.iter_mut().for_each(|v| *v = half::f16::from_f32(*v).to_f32());
+    numbers
+}
+
+/// What a product with a weight in halves sees of f32 inputs. Matrix units take halves: `matmul/coop`, which runs
+/// where channels come in eights, rounds a 64th of each number to one, and no further out than halves go.
+pub fn multiplied(gpu: &Gpu, mut numbers: Vec<f32>, channels: usize) -> Vec<f32> {
+    if gpu.class().is_matrix() && channels.is_multiple_of(8) {
+        let seen = |v: f32| half::f16::from_f32((v / 64.0).clamp(-65504.0, 65504.0)).to_f32() * 64.0;
+        numbers.iter_mut().for_each(|v| *v = seen(*v));
+    }
     numbers
 }
 

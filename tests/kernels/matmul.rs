@@ -1,14 +1,14 @@
-//! Linear layers: `matmul/tiled`, `matmul/simd8`, every loader and every tail.
+//! Linear layers: `matmul/tiled`, `matmul/simd8`, `matmul/coop`, every loader and every tail.
 
 use residua::gpu::Gpu;
 use residua::ops::{self, Activation, Gate, Store, Target};
 
-use super::device::{halves, on_each, rounded};
+use super::device::{halves, multiplied, on_each, rounded};
 use super::judge::Judge;
 use super::random::Random;
 use super::reference::matmul::{self as plain, Tail, Then};
 
-// tiles are 64 × 64 by 16 of k, and 16 × 32 by 64 of k
+// tiles are 64 × 64 by 16 of k, 16 × 32 by 64 of k, and for matrices 16 × 16 by 16 of k to 128 × 128 by 32 of k
 const ROWS: [usize; 10] = [1, 7, 8, 9, 13, 63, 64, 65, 101, 150];
 const COLUMNS: [usize; 11] = [1, 3, 31, 32, 33, 37, 63, 64, 65, 72, 144];
 const WHOLE: [usize; 8] = [8, 16, 24, 32, 64, 72, 136, 144];
@@ -62,7 +62,8 @@ impl Case {
             plus: matches!(self.into, Into::Residual | Into::GatedResidual).then_some(&onto[..]),
             times: (self.into == Into::Product).then_some(&onto[..]),
         };
-        let expected = plain::finish(plain::linear(&x, &w, [m, n, k]), n, k, &tail);
+        let seen = if x_half || !w_half { x.clone() } else { multiplied(gpu, x.clone(), k) };
+        let expected = plain::finish(plain::linear(&seen, &w, [m, n, k]), n, k, &tail);
         // rows of odd length stay f32
         let expected = if out_half && n % 2 == 0 { expected.in_halves() } else { expected };
         let store = if out_half { Store::Operand } else { Store::Full };
@@ -160,6 +161,28 @@ fn unkind_numbers() {
             x,
             ends,
         );
+        judge.finish();
+    });
+}
+
+/// The residual streams of T5 and of the VAE decoder run to 1e5 and beyond, where halves end at 65504.
+#[test]
+fn activations_past_the_range_of_halves() {
+    on_each("matmul past halves", |gpu| {
+        let (mut judge, mut random) = (Judge::new(gpu, "matmul past halves"), Random::new("matmul past halves"));
+        for (m, n, k, size) in [(13, 33, 64, 1e5), (70, 40, 136, 1e6), (3, 8, 2048, 4e6), (5, 24, 8, 65504.0)] {
+            let x: Vec<f32> = random.numbers(m * k).iter().map(|v| v.clamp(-1.0, 1.0) * size).collect();
+            let w = random.numbers(n * k);
+            for then in [Then::Nothing, Then::Gelu] {
+                let case = Case { m, n, k, halves: [false, true, false], then, ..PLAIN };
+                case.run_on(&mut judge, gpu, &mut random, x.clone(), w.clone());
+            }
+        }
+        // at the very end of what the scaling leaves room for, next to the least it can tell from zero
+        let x: Vec<f32> = (0..16 * 8).map(|i| [64.0 * 65504.0, -64.0 * 65504.0, 1.0, 4e-6, 0.0][i % 5]).collect();
+        let w = random.numbers(8 * 8);
+        let case = Case { m: 16, n: 8, k: 8, halves: [false, true, false], ..PLAIN };
+        case.run_on(&mut judge, gpu, &mut random, x, w);
         judge.finish();
     });
 }
