@@ -10,6 +10,7 @@ mod dtype;
 mod pipeline;
 mod recorder;
 pub mod shader;
+mod timing;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -18,6 +19,7 @@ pub use adapter::{Class, Listed, Prefs, advice, list};
 pub use dtype::DType;
 pub use pipeline::Program;
 pub use recorder::Dispatch;
+pub use timing::{Clock, Timing};
 
 use crate::error::{Error, Result};
 
