@@ -34,6 +34,8 @@ pub enum Verb {
 pub enum Bench {
     /// Time single kernels at the models' sizes, each checked before it counts
     Kernels(BenchKernels),
+    /// Results as a table in Markdown, beside those of others
+    Table(BenchTable),
 }
 
 #[derive(Args)]
@@ -52,6 +54,18 @@ pub struct BenchKernels {
     pub seconds: Option<f64>,
     #[command(flatten)]
     pub device: Device,
+    #[command(flatten)]
+    pub talk: Talk,
+}
+
+#[derive(Args)]
+pub struct BenchTable {
+    /// Lines of JSON, as `bench kernels --json` writes them
+    #[arg(value_name = "RESULTS")]
+    pub results: PathBuf,
+    /// The same of something else, such as `benches/torch_baseline.py`: a column of its speed for each
+    #[arg(value_name = "BASELINE")]
+    pub baselines: Vec<PathBuf>,
     #[command(flatten)]
     pub talk: Talk,
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::cases::{self, Case};
 use super::ceilings::Ceilings;
 use super::measure::{self, Budget, Times, Verdict};
+use super::table::time;
 use super::{joined, place};
 use crate::cli::args::{BenchKernels, BenchSize};
 use crate::cli::exit::{Failure, Outcome, code};
@@ -164,13 +165,4 @@ fn line(case: &Case, verdict: &Verdict, times: Option<&Times>, ceilings: &Ceilin
         times.bytes / seconds / 1e9,
         100.0 * least / seconds
     )
-}
-
-/// `1.25 ms`
-fn time(seconds: f64) -> String {
-    match seconds {
-        s if s >= 1.0 => format!("{s:.2} s"),
-        s if s >= 1e-3 => format!("{:.2} ms", s * 1e3),
-        s => format!("{:.1} µs", s * 1e6),
-    }
 }

@@ -5,6 +5,7 @@ mod ceilings;
 mod kernels;
 mod measure;
 mod numbers;
+mod table;
 // what the tests of the kernels judge by, and where their numbers come from
 #[allow(dead_code)]
 #[path = "../../../tests/kernels/random.rs"]
@@ -24,6 +25,7 @@ use super::screen::Screen;
 pub fn talk(args: &Bench) -> &Talk {
     match args {
         Bench::Kernels(args) => &args.talk,
+        Bench::Table(args) => &args.talk,
     }
 }
 
@@ -34,6 +36,7 @@ pub fn talk(args: &Bench) -> &Talk {
 pub fn run(args: &Bench, screen: &Screen) -> Outcome {
     match args {
         Bench::Kernels(args) => kernels::run(args, screen),
+        Bench::Table(args) => table::run(args, screen),
     }
 }
 
