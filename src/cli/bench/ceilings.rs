@@ -31,12 +31,16 @@ impl Ceilings {
     pub fn measure(gpu: &Gpu, size: BenchSize, budget: &Budget) -> Result<Self> {
         let n = if size == BenchSize::Full { 4096 } else { 1024 };
         let product = cases::product(n);
-        let timed = measure::time(gpu, &product, budget)?;
+        // a wrong product is no measure of anything
+        let matmul = match measure::check(gpu, &product)?.wrong {
+            None => product.flops / measure::time(gpu, &product, budget)?.median(),
+            Some(_) => 0.0,
+        };
         Ok(Self {
             copy_kernel: copy_kernel(gpu, budget)?,
             copy_buffer: copy_buffer(gpu)?,
             fma: fma(gpu)?,
-            matmul: product.flops / timed.median(),
+            matmul,
         })
     }
 
