@@ -25,6 +25,61 @@ pub enum Verb {
     Info(Info),
     /// List adapters with limits and features; the default is marked
     Devices(Devices),
+    /// Time this adapter
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+#[derive(Subcommand)]
+pub enum Bench {
+    /// Time single kernels at the models' sizes, each checked before it counts
+    Kernels(BenchKernels),
+    /// Results as a table in Markdown, beside those of others
+    Table(BenchTable),
+}
+
+#[derive(Args)]
+pub struct BenchKernels {
+    /// Only cases whose name contains this
+    #[arg(long, value_name = "PART")]
+    pub filter: Option<String>,
+    /// Name the cases and stop
+    #[arg(long)]
+    pub list: bool,
+    /// full: the models' own sizes; small: the same roles, scaled for software drivers [default: by the adapter]
+    #[arg(long, value_name = "SIZE", value_enum)]
+    pub size: Option<BenchSize>,
+    /// How long each case is repeated [default: 0.5, on software drivers 1]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub seconds: Option<f64>,
+    #[command(flatten)]
+    pub device: Device,
+    #[command(flatten)]
+    pub talk: Talk,
+}
+
+#[derive(Args)]
+pub struct BenchTable {
+    /// Lines of JSON, as `bench kernels --json` writes them
+    #[arg(value_name = "RESULTS")]
+    pub results: PathBuf,
+    /// The same of something else, such as `benches/torch_baseline.py`: a column of its speed for each
+    #[arg(value_name = "BASELINE")]
+    pub baselines: Vec<PathBuf>,
+    #[command(flatten)]
+    pub talk: Talk,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum BenchSize {
+    Full,
+    Small,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let most = 3600.0;
+    let number = text.parse().ok().filter(|v: &f64| *v > 0.0 && *v <= most);
+    number.ok_or_else(|| format!("expected a number of seconds above 0, {most} at the most"))
 }
 
 const GENERATE_HELP: &str = "Examples:

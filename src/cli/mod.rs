@@ -1,6 +1,7 @@
 //! The command line. Standard output carries data (paths, JSON, the video itself); standard error is for people.
 
 mod args;
+mod bench;
 mod decode;
 mod devices;
 mod exit;
@@ -32,6 +33,7 @@ pub fn main() -> ExitCode {
         Verb::Decode(args) => &args.talk,
         Verb::Info(args) => &args.talk,
         Verb::Devices(args) => &args.talk,
+        Verb::Bench(args) => bench::talk(args),
     };
     start_log(talk.quiet, talk.verbose);
     let screen = Screen::new(talk.quiet, talk.json);
@@ -40,6 +42,7 @@ pub fn main() -> ExitCode {
         Verb::Decode(args) => decode::run(args, &screen),
         Verb::Info(args) => info::run(args, &screen),
         Verb::Devices(args) => devices::run(args, &screen),
+        Verb::Bench(args) => bench::run(args, &screen),
     };
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
     let failure = match outcome {

@@ -11,6 +11,7 @@ mod open;
 mod pipeline;
 mod recorder;
 pub mod shader;
+mod timing;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,6 +20,7 @@ pub use adapter::{Class, Listed, Matrices, Prefs, advice, list};
 pub use dtype::DType;
 pub use pipeline::Program;
 pub use recorder::Dispatch;
+pub use timing::{Clock, Timing};
 
 use crate::error::{Error, Result};
 

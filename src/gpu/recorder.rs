@@ -1,5 +1,6 @@
 //! Recording: dispatches and copies in order, handed to the queue in one go.
 
+use super::timing::Stamps;
 use super::{Gpu, Program, lock};
 use crate::tensor::Tensor;
 
@@ -20,11 +21,13 @@ pub(super) struct Recorder {
     chunks: Vec<(wgpu::Buffer, Vec<u8>)>,
     used: usize,
     align: u64,
+    /// Written by the passes of every submission while somebody measures.
+    pub(super) stamps: Option<Stamps>,
 }
 
 impl Recorder {
     pub(super) fn new(align: u32) -> Self {
-        Self { commands: Vec::new(), chunks: Vec::new(), used: 0, align: u64::from(align.max(16)) }
+        Self { commands: Vec::new(), chunks: Vec::new(), used: 0, align: u64::from(align.max(16)), stamps: None }
     }
 
     fn params(&mut self, device: &wgpu::Device, bytes: &[u8]) -> (wgpu::Buffer, u64) {
@@ -87,7 +90,9 @@ impl Recorder {
                 }
                 first => {
                     // one pass for every run of dispatches: a pass of its own costs several times a dispatch
-                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                    let timestamp_writes = self.stamps.as_mut().map(Stamps::of_next_pass);
+                    let mut pass =
+                        encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
                     let mut next = Some(first);
                     while let Some(Command::Dispatch { pipeline, bindings, groups: [x, y, z] }) = next {
                         pass.set_pipeline(&pipeline);

@@ -12,6 +12,8 @@ shaders! {
     ATTENTION_TURN_NONE = "attention/turn_none.wgsl",
     ATTENTION_TURN_ROTARY = "attention/turn_rotary.wgsl",
     ATTENTION_WIDE = "attention/wide.wgsl",
+    BENCH_COPY = "bench/copy.wgsl",
+    BENCH_FMA = "bench/fma.wgsl",
     ELEMENTWISE_ADD = "elementwise/add.wgsl",
     ELEMENTWISE_AFFINE = "elementwise/affine.wgsl",
     ELEMENTWISE_CHOOSE = "elementwise/choose.wgsl",

@@ -93,6 +93,21 @@ impl Gpu {
         self.upload_words(bytemuck::cast_slice(data), shape)
     }
 
+    /// Copies numbers to the device, kept as `dtype` says (halves are rounded to nearest, ties to even).
+    ///
+    /// # Panics
+    /// If `data` does not fill `shape`.
+    pub fn upload_as(&self, data: &[f32], shape: impl Into<Shape>, dtype: DType) -> Tensor {
+        if dtype == DType::F32 {
+            return self.upload(data, shape);
+        }
+        let shape = shape.into();
+        assert_eq!(data.len(), shape.count(), "upload of {} numbers as {shape}", data.len());
+        let packed: Vec<half::f16> = data.iter().copied().map(half::f16::from_f32).collect();
+        let bytes: &[u8] = bytemuck::cast_slice(&packed);
+        self.filled(shape, dtype, |view| view.slice(..bytes.len()).copy_from_slice(bytes))
+    }
+
     /// Copies 32-bit words to the device: indices and spans for kernels that read `u32`.
     pub(crate) fn upload_words(&self, data: &[u32], shape: impl Into<Shape>) -> Tensor {
         let shape = shape.into();

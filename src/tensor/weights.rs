@@ -184,9 +184,7 @@ impl Weights {
     }
 
     fn halves(&self, numbers: &[f32], shape: Shape) -> Tensor {
-        let packed: Vec<half::f16> = numbers.iter().copied().map(half::f16::from_f32).collect();
-        let bytes: &[u8] = bytemuck::cast_slice(&packed);
-        self.gpu.filled(shape, DType::F16, |view| view.slice(..bytes.len()).copy_from_slice(bytes))
+        self.gpu.upload_as(numbers, shape, DType::F16)
     }
 
     /// A matrix whose numbers `arrange` moves into the order a kernel reads, under a new shape.

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use residua::gpu::{Class, Dispatch, Gpu, Prefs, Program, shader};
+use residua::gpu::{Class, Clock, Dispatch, Gpu, Prefs, Program, shader};
 use residua::ops::{self, Activation, Keys, Sequences, Store, Target};
 use residua::tensor::Tensor;
 use residua::{Error, wgpu};
@@ -272,4 +272,25 @@ fn a_borrowed_device_works_while_its_host_polls() {
         let _more = ops::silu(&large);
         is_limit(gpu.submit());
     }
+}
+
+/// A device does not rest while it computes, and all of what is timed is computed when the answer comes.
+#[test]
+fn timed_work_is_done_and_took_time() {
+    let gpu = open(None);
+    let x = gpu.upload(&vec![1.0; 1 << 16], [1 << 16]);
+    let mut last = None;
+    let timing = gpu.timed(|| last = Some((0..20).fold(x.clone(), |sum, _| ops::add(&sum, &x)))).unwrap();
+    let stamps = gpu.device().features().contains(wgpu::Features::TIMESTAMP_QUERY);
+    assert_eq!(timing.clock, if stamps { Clock::Device } else { Clock::Host });
+    assert!(!timing.duration.is_zero(), "{timing:?}");
+    assert_eq!(last.unwrap().read_blocking().unwrap()[17], 21.0);
+    // several passes in one stretch (one for each submission), and nothing at all
+    let timing = gpu.timed(|| {
+        let first = ops::add(&x, &x);
+        gpu.submit().unwrap();
+        ops::add(&first, &x);
+    });
+    assert!(!timing.unwrap().duration.is_zero());
+    assert!(gpu.timed(|| {}).unwrap().duration < std::time::Duration::from_millis(100));
 }

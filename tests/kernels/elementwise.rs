@@ -6,6 +6,7 @@ use super::device::{on_each, words};
 use super::judge::Judge;
 use super::random::Random;
 use super::reference::activation::{silu, silu_error};
+use super::reference::elementwise::euler;
 use super::reference::{Expected, U};
 
 // a workgroup takes 64 numbers
@@ -103,15 +104,11 @@ fn euler_step() {
                 let mut expected = Expected::default();
                 for (i, &z) in z.iter().enumerate() {
                     let (sample, rest) = (i / (ch * volume), i % (ch * volume));
-                    let told = f64::from(velocity[sample * channels * volume + rest]);
-                    let untold = f64::from(velocity[(n + sample) * channels * volume + rest]);
-                    let dt = f64::from(dt[sample * t + rest % volume / (h * w)]);
-                    let pull = f64::from(scale) * (told - untold);
-                    let value = f64::from(z) + dt * (untold + pull);
-                    // the difference, its product, their sum, the product with dt, the last sum
-                    let guided = U * (2.0 * pull.abs() + 2.0 * (untold + pull).abs());
-                    let bound = dt.abs() * guided + U * value.abs();
-                    expected.push(value, if dt == 0.0 { 0.0 } else { bound });
+                    let told = velocity[sample * channels * volume + rest];
+                    let untold = velocity[(n + sample) * channels * volume + rest];
+                    let dt = dt[sample * t + rest % volume / (h * w)];
+                    let (value, bound) = euler(z, told, untold, dt, scale);
+                    expected.push(value, bound);
                 }
                 let z = gpu.upload(&z, [n, ch, t, h, w]);
                 let velocity = gpu.upload(&velocity, [2 * n, channels, t, h, w]);

@@ -5,7 +5,7 @@ use residua::ops::{self, Difference};
 use super::device::on_each;
 use super::judge::Judge;
 use super::random::Random;
-use super::reference::{Expected, Sum};
+use super::reference::reduce as plain;
 
 #[test]
 fn difference() {
@@ -30,19 +30,8 @@ fn difference() {
                 let near = |v: f32| v + offset;
                 let x: Vec<f32> = random.numbers(segments * stride).into_iter().map(near).collect();
                 let y: Vec<f32> = random.numbers(segments * stride).into_iter().map(near).collect();
-                let mut sums = [Sum::default(); 3];
-                for segment in 0..segments {
-                    for i in 0..len {
-                        let a = f64::from(x[segment * stride + x_at + i]);
-                        let b = f64::from(y[segment * stride + y_at + i]);
-                        sums[0].add((a - b).abs());
-                        sums[1].add(a.abs());
-                        sums[2].add(b.abs());
-                    }
-                }
-                let mut expected = Expected::default();
-                sums.iter().for_each(|s| expected.push(s.value, s.bound(segments * len)));
-                expected.push(0.0, 0.0);
+                let compared = (0..segments).flat_map(|s| (0..len).map(move |i| s * stride + i));
+                let expected = plain::difference(compared.map(|i| (x[i + x_at], y[i + y_at])));
                 let (x, y) = (gpu.upload(&x, [segments, stride]), gpu.upload(&y, [segments, stride]));
                 let which = Difference { segments, len, x_at, y_at };
                 judge.case(

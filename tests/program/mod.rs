@@ -59,6 +59,7 @@ pub fn run_with_input(folder: &Path, args: &[&str], input: &[u8]) -> Ran {
 }
 
 /// Names in a folder, sorted; none may be a file half-written.
+#[allow(dead_code)] // as above
 #[track_caller]
 pub fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> =

@@ -7,9 +7,11 @@
 pub mod activation;
 pub mod attention;
 pub mod conv;
+pub mod elementwise;
 pub mod heads;
 pub mod matmul;
 pub mod norm;
+pub mod reduce;
 
 use std::ops::{Add, Div, Mul, Sub};
 
