@@ -1,2 +1,3 @@
 // affine: none.
-fn affine(row: u32, e: u32, value: f32) -> f32 { return value; }
+fn vector_of(row: u32) -> u32 { return 0u; }
+fn affine(vector: u32, e: u32, value: Num) -> Num { return value; }

@@ -5,6 +5,7 @@
 mod attention;
 mod elementwise;
 mod join;
+mod lanes;
 mod layout;
 mod matmul;
 mod norm;
@@ -18,7 +19,9 @@ pub use matmul::{Activation, Gate, Geometry, Target, conv, linear};
 pub use norm::{Modulate, group_norm, layer_norm, rms_norm};
 pub use reduce::{Difference, difference};
 
-use crate::gpu::{Gpu, Program};
+use crate::gpu::shader::{self, Source};
+use crate::gpu::{Class, Gpu, Program};
+use lanes::{Across, Lanes};
 use crate::tensor::{DType, Tensor};
 
 /// How the numbers of a result are kept.
@@ -65,17 +68,6 @@ pub fn programs() -> Vec<Program> {
 fn groups_of_64(count: usize) -> [usize; 3] {
     [count.div_ceil(64), 1, 1]
 }
-
-/// Invocations of a row kernel. On a CPU few are best: a barrier there costs as much as 16 of them.
-fn row_width(gpu: &Gpu) -> u32 {
-    match gpu.class() {
-        crate::gpu::Class::Simd8 => 16,
-        crate::gpu::Class::Portable => 64,
-    }
-}
-
-/// Both [`row_width`]s, for [`programs`].
-const ROW_WIDTHS: [u32; 2] = [16, 64];
 
 fn empty_f32(gpu: &Gpu, shape: impl Into<crate::tensor::Shape>) -> Tensor {
     gpu.empty(shape, DType::F32)
