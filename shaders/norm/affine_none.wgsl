@@ -1,3 +1,3 @@
 // affine: none.
-fn vector_of(row: u32) -> u32 { return 0u; }
-fn affine(vector: u32, e: u32, value: Num) -> Num { return value; }
+fn vectors_of(row: u32) -> vec2<u32> { return vec2<u32>(0u); }
+fn affine(vectors: vec2<u32>, e: u32, value: Num) -> Num { return value; }

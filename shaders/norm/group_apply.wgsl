@@ -12,14 +12,15 @@ struct Params { count: u32, positions: u32, c: u32, chunks: u32, chunk: u32, pad
 @group(0) @binding(3) var<storage, read> bias: array<Num>;
 
 fn each(i: u32) {
-    let row = i / p.c;
-    let e = i - row * p.c;
+    let c = p.c;
+    let row = i / c;
+    let e = i - row * c;
     let image = row / p.chunks;
     let first = (row - image * p.chunks) * p.chunk;
-    let mean = stats[image * 2u * p.c + e];
-    let scale = stats[(image * 2u + 1u) * p.c + e];
+    let mean = stats[image * 2u * c + e];
+    let scale = stats[(image * 2u + 1u) * c + e];
     let shift = bias[e];
-    let start = (image * p.positions + first) * p.c + e;
-    let to = start + min(p.chunk, p.positions - first) * p.c;
-    for (var at = start; at < to; at += p.c) { store(at, then(fma(x[at] - mean, scale, shift))); }
+    let start = (image * p.positions + first) * c + e;
+    let to = start + min(p.chunk, p.positions - first) * c;
+    for (var at = start; at < to; at += c) { store(at, then(fma(x[at] - mean, scale, shift))); }
 }

@@ -13,17 +13,18 @@ struct Params { count: u32, positions: u32, c: u32, chunks: u32, chunk: u32, pad
 @group(0) @binding(10) var<storage, read_write> out: array<vec4<f32>>;
 
 fn each(i: u32) {
-    let row = i / p.c;
+    let c = p.c;
+    let row = i / c;
     let image = row / p.chunks;
     let first = (row - image * p.chunks) * p.chunk;
     let count = min(p.chunk, p.positions - first);
-    var at = (image * p.positions + first) * p.c + (i - row * p.c);
+    var at = (image * p.positions + first) * c + (i - row * c);
     var mean = Num(0.0);
     var square = Num(0.0);
     var done = 0u;
     for (; done + 8u <= count; done += 8u) {
         //% for k in 0..8
-        let v{k} = x[at + {k}u * p.c];
+        let v{k} = x[at + {k}u * c];
         //% end
         let own = (((v0 + v1) + (v2 + v3)) + ((v4 + v5) + (v6 + v7))) * 0.125;
         let d = own - mean;
@@ -34,13 +35,13 @@ fn each(i: u32) {
         let d{k} = v{k} - own;
         square = fma(d{k}, d{k}, square);
         //% end
-        at += 8u * p.c;
+        at += 8u * c;
     }
     for (; done < count; done++) {
         let d = x[at] - mean;
         mean = fma(d, Num(1.0 / f32(done + 1u)), mean);
         square = fma(d, x[at] - mean, square);
-        at += p.c;
+        at += c;
     }
     let all = sum_of(mean) / f32(LANES);
     let apart = mean - all;

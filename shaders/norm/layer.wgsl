@@ -21,19 +21,20 @@ fn main(
 ) {
     let row = flat_group(group, groups);
     if (row >= p.rows) { return; }
-    let base = row * p.c;
-    let count = f32(p.c * LANES);
+    let c = p.c;
+    let base = row * c;
+    let count = f32(c * LANES);
     var sum = Num(0.0);
-    for (var e = l; e < p.c; e += WIDTH) { sum += x[base + e]; }
+    for (var e = l; e < c; e += WIDTH) { sum += x[base + e]; }
     let mean = across(l, 0u, sum_of(sum)) / count;
     var square = Num(0.0);
-    for (var e = l; e < p.c; e += WIDTH) {
+    for (var e = l; e < c; e += WIDTH) {
         let d = x[base + e] - mean;
         square = fma(d, d, square);
     }
     let scale = inverseSqrt(across(l, 1u, sum_of(square)) / count + p.eps);
-    let vector = vector_of(row);
-    for (var e = l; e < p.c; e += WIDTH) {
-        store(base + e, affine(vector, e, (x[base + e] - mean) * scale));
+    let vectors = vectors_of(row);
+    for (var e = l; e < c; e += WIDTH) {
+        store(base + e, affine(vectors, e, (x[base + e] - mean) * scale));
     }
 }

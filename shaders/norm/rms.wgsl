@@ -20,12 +20,13 @@ fn main(
 ) {
     let row = flat_group(group, groups);
     if (row >= p.rows) { return; }
-    let base = row * p.c;
+    let c = p.c;
+    let base = row * c;
     var square = Num(0.0);
-    for (var e = l; e < p.c; e += WIDTH) {
+    for (var e = l; e < c; e += WIDTH) {
         let v = x[base + e];
         square = fma(v, v, square);
     }
-    let scale = inverseSqrt(across(l, 0u, sum_of(square)) / f32(p.c * LANES) + p.eps);
-    for (var e = l; e < p.c; e += WIDTH) { store(base + e, x[base + e] * weight[e] * scale); }
+    let scale = inverseSqrt(across(l, 0u, sum_of(square)) / f32(c * LANES) + p.eps);
+    for (var e = l; e < c; e += WIDTH) { store(base + e, x[base + e] * weight[e] * scale); }
 }

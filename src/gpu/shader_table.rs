@@ -19,6 +19,8 @@ shaders! {
     ELEMENTWISE_POSTERIOR = "elementwise/posterior.wgsl",
     ELEMENTWISE_RENOISE = "elementwise/renoise.wgsl",
     ELEMENTWISE_SILU = "elementwise/silu.wgsl",
+    ELEMENTWISE_Y_REPEATED = "elementwise/y_repeated.wgsl",
+    ELEMENTWISE_Y_WHOLE = "elementwise/y_whole.wgsl",
     LAYOUT_PERMUTE = "layout/permute.wgsl",
     LAYOUT_PLACE = "layout/place.wgsl",
     LAYOUT_RGBA = "layout/rgba.wgsl",

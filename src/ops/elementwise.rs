@@ -38,7 +38,7 @@ fn add_scaled(x: &Tensor, y: &Tensor, factor: f32) -> Tensor {
     let out = empty_f32(x.gpu(), x.shape().clone());
     let lanes = Lanes::of(&[x.count(), y.count()]);
     let count = lanes.steps(x.count());
-    Dispatch::new(x.gpu(), program(shader::ELEMENTWISE_ADD, lanes))
+    Dispatch::new(x.gpu(), add_program(lanes, y.count() < x.count()))
         .bind("x", x)
         .bind("y", y)
         .bind("out", &out)
@@ -196,13 +196,17 @@ pub fn posterior(moments: &Tensor, noise: &Tensor) -> Tensor {
     out
 }
 
+fn add_program(lanes: Lanes, repeated: bool) -> Program {
+    let y = if repeated { shader::ELEMENTWISE_Y_REPEATED } else { shader::ELEMENTWISE_Y_WHOLE };
+    program(shader::ELEMENTWISE_ADD, lanes).link(y)
+}
+
 fn program(main: Source, lanes: Lanes) -> Program {
     Program::of(main).link(lanes.file())
 }
 
 pub(super) fn programs() -> Vec<Program> {
     let by_lanes = [
-        shader::ELEMENTWISE_ADD,
         shader::ELEMENTWISE_SILU,
         shader::ELEMENTWISE_CHOOSE,
         shader::ELEMENTWISE_EULER,
@@ -210,5 +214,6 @@ pub(super) fn programs() -> Vec<Program> {
         shader::ELEMENTWISE_POSTERIOR,
     ];
     let all = by_lanes.into_iter().flat_map(|main| Lanes::ALL.map(|lanes| program(main, lanes)));
-    all.chain([Program::of(shader::ELEMENTWISE_AFFINE)]).collect()
+    let sums = Lanes::ALL.into_iter().flat_map(|lanes| [false, true].map(|repeated| add_program(lanes, repeated)));
+    all.chain(sums).chain([Program::of(shader::ELEMENTWISE_AFFINE)]).collect()
 }
