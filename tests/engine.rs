@@ -4,3 +4,5 @@
 mod checkpoints;
 #[path = "engine/device.rs"]
 mod device;
+#[path = "engine/traps.rs"]
+mod traps;

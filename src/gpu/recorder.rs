@@ -166,7 +166,8 @@ impl<'a> Dispatch<'a> {
         self
     }
 
-    /// Loop iterations of the busiest invocation, all loops together. More than a software driver finishes is an
+    /// Loop iterations of the busiest invocation, all loops together; the test that leaves a loop counts as one, which
+    /// adds up for a short loop inside a long one. More than a software driver finishes is an
     /// [`Error::Limit`] there: it would give wrong numbers without a word.
     pub fn iterations(mut self, most: usize) -> Self {
         self.iterations = most;

@@ -202,6 +202,7 @@ fn launch(
         .bind("out", &out)
         .params(&params)
         .over([n.div_ceil(tile[1]), m.div_ceil(tile[0]), 1])
+        .iterations(kernel.iterations(params.taps as usize, params.c8 as usize))
         .record();
     out
 }
@@ -245,6 +246,14 @@ impl Kernel {
         match self {
             Kernel::Tiled => [64, 64],
             Kernel::Simd8 { rows, pairs } => [rows, pairs * 16],
+        }
+    }
+
+    /// Loop iterations of an invocation, all loops together; leaving a loop counts as one.
+    fn iterations(self, taps: usize, c8: usize) -> usize {
+        match self {
+            Kernel::Tiled => taps * (2 + c8.div_ceil(2) * (2 + 16)),
+            Kernel::Simd8 { .. } => taps * (2 + c8.div_ceil(8) * (2 + 8)),
         }
     }
 

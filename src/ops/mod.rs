@@ -21,8 +21,8 @@ pub use reduce::{Difference, difference};
 
 use crate::gpu::shader::{self, Source};
 use crate::gpu::{Class, Gpu, Program};
-use lanes::{Across, Lanes};
 use crate::tensor::{DType, Tensor};
+use lanes::{Across, Lanes};
 
 /// How the numbers of a result are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -171,13 +171,7 @@ impl Walk {
 }
 
 /// Of every channel its group's mean, then its weight over the group's deviation: `[n, 2, c]`.
-fn group_statistics(
-    x: &Tensor,
-    [n, positions, c]: [usize; 3],
-    groups: usize,
-    eps: f32,
-    weight: &Tensor,
-) -> Tensor {
+fn group_statistics(x: &Tensor, [n, positions, c]: [usize; 3], groups: usize, eps: f32, weight: &Tensor) -> Tensor {
     #[repr(C)]
     #[derive(Clone, Copy, Pod, Zeroable)]
     struct Merge {
@@ -219,7 +213,7 @@ fn group_statistics(
             pad: [0; 2],
         })
         .over([n * groups, 1, 1])
-        .iterations(chunks.div_ceil(width) * (1 + wide) + width + channels.div_ceil(width))
+        .iterations(chunks.div_ceil(width) * (2 + wide) + width + channels.div_ceil(width))
         .record();
     stats
 }
