@@ -6,3 +6,5 @@ mod checkpoints;
 mod device;
 #[path = "engine/traps.rs"]
 mod traps;
+#[path = "engine/tune.rs"]
+mod tune;

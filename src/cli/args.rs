@@ -188,6 +188,9 @@ pub struct Device {
     /// How weights and what feeds products are kept: f32, f16 [default: f16]
     #[arg(long, value_name = "TYPE", env = "RESIDUA_DTYPE")]
     pub dtype: Option<DType>,
+    /// Use best guesses in place of measuring kernels against each other (once, on a GPU)
+    #[arg(long, env = "RESIDUA_NO_TUNE", value_parser = clap::builder::FalseyValueParser::new())]
+    pub no_tune: bool,
 }
 
 #[derive(Args)]

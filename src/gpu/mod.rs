@@ -10,6 +10,7 @@ mod dtype;
 mod pipeline;
 mod recorder;
 pub mod shader;
+mod tune;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -18,6 +19,7 @@ pub use adapter::{Class, Listed, Prefs, advice, list};
 pub use dtype::DType;
 pub use pipeline::Program;
 pub use recorder::Dispatch;
+pub use tune::{Tune, cache_folder, tuned};
 
 use crate::error::{Error, Result};
 
@@ -35,6 +37,7 @@ struct Inner {
     /// Opened by us: we may wait on the device. A host that lent us its device polls it itself.
     owned: bool,
     pipelines: pipeline::Cache,
+    tuner: tune::Tuner,
     recorder: Mutex<recorder::Recorder>,
     pool: Mutex<Pool>,
     fault: Arc<Mutex<Option<Error>>>,
@@ -104,7 +107,9 @@ impl Gpu {
     /// Works on a device and queue that the host owns. Nothing is waited for unless asked, and the
     /// host's error and device-lost callbacks are left alone.
     pub fn adopt(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Self {
-        Self::build(adapter.get_info(), device, queue, false, &Prefs::default())
+        // measuring would wait for the device
+        let prefs = Prefs { tune: Tune::Off, ..Prefs::default() };
+        Self::build(adapter.get_info(), device, queue, false, &prefs)
     }
 
     /// The optional features kernels use where the adapter has them; a host may ask for fewer.
@@ -123,6 +128,7 @@ impl Gpu {
             Some(asked) => asked,
             None => can,
         };
+        let tuner = tune::Tuner::new(prefs.tune, &info, prefs.cache_folder.as_deref());
         let recorder = Mutex::new(recorder::Recorder::new(limits.min_uniform_buffer_offset_alignment));
         Gpu(Arc::new(Inner {
             device,
@@ -133,6 +139,7 @@ impl Gpu {
             operands: prefs.dtype.unwrap_or(DType::F16),
             owned,
             pipelines: pipeline::Cache::default(),
+            tuner,
             recorder,
             pool: Mutex::default(),
             fault: Arc::default(),

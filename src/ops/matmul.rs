@@ -189,26 +189,37 @@ fn launch(
         params.gate = [gate.rows as u32, stride as u32, gate.at as u32];
     }
     let out = gpu.empty(shape, store.dtype(gpu, n));
-    let kernel = Kernel::of(gpu.class(), [m, n, (params.c * params.taps) as usize]);
+    let depth = (params.c * params.taps) as usize;
     let stored = Stored { x: x.dtype(), w: w.dtype(), out: out.dtype(), whole: params.c.is_multiple_of(8) };
-    let tile = kernel.tile();
-    let program = program(kernel.program(), input, stored, bias.is_some(), then, target.file());
-    Dispatch::new(gpu, program)
-        .bind("x", x)
-        .bind("w", w)
-        .bind_if("bias", bias)
-        .bind_if("onto", onto)
-        .bind_if("gate", gate.map(|g| g.table))
-        .bind("out", &out)
-        .params(&params)
-        .over([n.div_ceil(tile[1]), m.div_ceil(tile[0]), 1])
-        .iterations(kernel.iterations(params.taps as usize, params.c8 as usize))
-        .record();
+    let record = |kernel: Kernel| {
+        let tile = kernel.tile();
+        let program = program(kernel.program(), input, stored, bias.is_some(), then, target.file());
+        Dispatch::new(gpu, program)
+            .bind("x", x)
+            .bind("w", w)
+            .bind_if("bias", bias)
+            .bind_if("onto", onto)
+            .bind_if("gate", gate.map(|g| g.table))
+            .bind("out", &out)
+            .params(&params)
+            .over([n.div_ceil(tile[1]), m.div_ceil(tile[0]), 1])
+            .iterations(kernel.iterations(params.taps as usize, params.c8 as usize))
+            .record();
+    };
+    let kernels = Kernel::candidates(gpu.class(), [m, n, depth]);
+    // bias, activation and target cost all of them the same; rows vary from clip to clip, so one choice serves a doubling
+    let key = || {
+        let (class, rows, taps) = (gpu.class(), m.next_power_of_two(), params.taps);
+        format!("product {class:?}, up to {rows} rows, {n} columns, {depth} deep, {taps} taps, {stored:?}")
+    };
+    let names: Vec<String> = kernels.iter().map(|k| format!("{k:?}")).collect();
+    let work = 2.0 * m as f64 * n as f64 * depth as f64;
+    record(kernels[gpu.fastest(&key(), work, &names, |i| record(kernels[i]))]);
     out
 }
 
 /// How the numbers of a product are stored.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Stored {
     x: DType,
     w: DType,
@@ -218,7 +229,7 @@ struct Stored {
 }
 
 /// One algorithm with its numbers.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kernel {
     Tiled,
     Simd8 { rows: usize, pairs: usize },
@@ -241,6 +252,17 @@ impl Kernel {
         }
     }
 
+    /// [`Kernel::of`], then what else may be faster.
+    fn candidates(class: Class, [m, n, k]: [usize; 3]) -> Vec<Self> {
+        let guess = Self::of(class, [m, n, k]);
+        let tiles: &[(usize, usize)] = match class {
+            Class::Portable => &[],
+            Class::Simd8 => &[(16, 1), (16, 2), (16, 4), (8, 2), (8, 4)],
+        };
+        let others = tiles.iter().map(|&(rows, pairs)| Kernel::Simd8 { rows, pairs });
+        std::iter::once(guess).chain(others.filter(|&k| k != guess && k.tile()[1] < 2 * n.max(16))).collect()
+    }
+
     /// Rows and columns of a workgroup.
     fn tile(self) -> [usize; 2] {
         match self {
@@ -252,8 +274,8 @@ impl Kernel {
     /// Loop iterations of an invocation, all loops together; leaving a loop counts as one.
     fn iterations(self, taps: usize, c8: usize) -> usize {
         match self {
-            Kernel::Tiled => taps * (2 + c8.div_ceil(2) * (2 + 16)),
-            Kernel::Simd8 { .. } => taps * (2 + c8.div_ceil(8) * (2 + 8)),
+            Kernel::Tiled => (taps * c8).div_ceil(2) * (2 + 16),
+            Kernel::Simd8 { .. } => (taps * c8).div_ceil(8) * (2 + 8),
         }
     }
 
