@@ -4,3 +4,7 @@
 mod checkpoints;
 #[path = "engine/device.rs"]
 mod device;
+#[path = "engine/traps.rs"]
+mod traps;
+#[path = "engine/tune.rs"]
+mod tune;

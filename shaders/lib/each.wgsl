@@ -1,4 +1,5 @@
-// The entry point of kernels with one invocation a number: calls `each(i)` for every i < p.count.
+// The entry point of kernels with one invocation a number (or a `Num`, or whatever they count): calls `each(i)` for
+// every i < p.count.
 // use lib/grid
 
 @compute @workgroup_size(64)

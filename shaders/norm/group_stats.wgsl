@@ -1,48 +1,49 @@
-// Group normalisation, first part: mean and summed squared deviation of one chunk of positions of one group.
+// Group normalisation, first part: mean and summed squared deviation of a chunk of positions of one `Num` of channels.
 //
-// x [n, positions, c], groups of c/groups neighbouring channels. The chunk's mean comes first, then its
-// squares around it: never a sum of squares less a squared mean, which loses all digits at large offsets.
-// out [n, group, chunk] as (count, mean, m2, 0). One workgroup of WIDTH a chunk, f32.
-// use lib/grid
+// x [n, positions, c]. An invocation walks down its positions, eight at a time: their mean comes first, then their
+// squares around it, then both join what it has (Chan, Golub and LeVeque 1979). Never a sum of squares less a squared
+// mean, which loses all digits at large offsets. Neighbouring invocations take neighbouring channels, and no two of
+// them share anything: there is no barrier. Moves 4 bytes a number in, the least there is.
+// out [n, chunks, c] as (count, mean, m2, 0), f32. Links: `Num` (lib/ones, pairs, fours; c counts these).
+// use lib/each
 
-struct Params { n: u32, positions: u32, c: u32, groups: u32, chunks: u32, chunk: u32, pad0: u32, pad1: u32 }
+struct Params { count: u32, positions: u32, c: u32, chunks: u32, chunk: u32, pad0: u32, pad1: u32, pad2: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<Num>;
 @group(0) @binding(10) var<storage, read_write> out: array<vec4<f32>>;
 
-var<workgroup> part: array<f32, 2u * WIDTH>;
-
-@compute @workgroup_size(WIDTH)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) l: u32,
-) {
-    let flat = flat_group(group, groups);
-    if (flat >= p.n * p.groups * p.chunks) { return; }
-    let first = flat % p.chunks * p.chunk;
-    let channel = flat / p.chunks % p.groups * (p.c / p.groups);
-    let image = flat / (p.chunks * p.groups);
-    let wide = p.c / p.groups;
-    let count = min(p.chunk, p.positions - first) * wide;
-    let base = (image * p.positions + first) * p.c + channel;
-    var sum = 0.0;
-    for (var e = l; e < count; e += WIDTH) { sum += x[base + e / wide * p.c + e % wide]; }
-    part[l] = sum;
-    workgroupBarrier();
-    var mean = 0.0;
-    for (var i = 0u; i < WIDTH; i++) { mean += part[i]; }
-    mean /= f32(count);
-    var square = 0.0;
-    for (var e = l; e < count; e += WIDTH) {
-        let d = x[base + e / wide * p.c + e % wide] - mean;
-        square = fma(d, d, square);
+fn each(i: u32) {
+    let c = p.c;
+    let row = i / c;
+    let image = row / p.chunks;
+    let first = (row - image * p.chunks) * p.chunk;
+    let count = min(p.chunk, p.positions - first);
+    var at = (image * p.positions + first) * c + (i - row * c);
+    var mean = Num(0.0);
+    var square = Num(0.0);
+    var done = 0u;
+    for (; done + 8u <= count; done += 8u) {
+        //% for k in 0..8
+        let v{k} = x[at + {k}u * c];
+        //% end
+        let own = (((v0 + v1) + (v2 + v3)) + ((v4 + v5) + (v6 + v7))) * 0.125;
+        let d = own - mean;
+        let share = 8.0 / f32(done + 8u);
+        mean = fma(d, Num(share), mean);
+        square = fma(d, d * (f32(done) * share), square);
+        //% for k in 0..8
+        let d{k} = v{k} - own;
+        square = fma(d{k}, d{k}, square);
+        //% end
+        at += 8u * c;
     }
-    part[WIDTH + l] = square;
-    workgroupBarrier();
-    if (l == 0u) {
-        var m2 = 0.0;
-        for (var i = 0u; i < WIDTH; i++) { m2 += part[WIDTH + i]; }
-        out[flat] = vec4<f32>(f32(count), mean, m2, 0.0);
+    for (; done < count; done++) {
+        let d = x[at] - mean;
+        mean = fma(d, Num(1.0 / f32(done + 1u)), mean);
+        square = fma(d, x[at] - mean, square);
+        at += c;
     }
+    let all = sum_of(mean) / f32(LANES);
+    let apart = mean - all;
+    out[i] = vec4<f32>(f32(count * LANES), all, sum_of(square) + f32(count) * sum_of(apart * apart), 0.0);
 }

@@ -1,13 +1,16 @@
 // out = x / √(mean x² + eps) · weight over each row of [rows, c], f32. One workgroup of WIDTH a row.
-// Links: `store2`.
+//
+// Moves 4 bytes a number in and 4 (halves: 2) out, the least there is: the second look finds the row in the cache.
+// Links: `Num` (lib/ones, pairs, fours; c counts these), `across`, `store`.
 // use lib/grid
 
 struct Params { rows: u32, c: u32, eps: f32, pad0: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read> weight: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<Num>;
+@group(0) @binding(2) var<storage, read> weight: array<Num>;
 
-var<workgroup> part: array<f32, WIDTH>;
+alias Part = f32;
+const SLOTS: u32 = 1u;
 
 @compute @workgroup_size(WIDTH)
 fn main(
@@ -17,20 +20,13 @@ fn main(
 ) {
     let row = flat_group(group, groups);
     if (row >= p.rows) { return; }
-    let base = row * p.c;
-    var square = 0.0;
-    for (var e = l; e < p.c; e += WIDTH) {
+    let c = p.c;
+    let base = row * c;
+    var square = Num(0.0);
+    for (var e = l; e < c; e += WIDTH) {
         let v = x[base + e];
         square = fma(v, v, square);
     }
-    part[l] = square;
-    workgroupBarrier();
-    var sum = 0.0;
-    for (var i = 0u; i < WIDTH; i++) { sum += part[i]; }
-    let scale = inverseSqrt(sum / f32(p.c) + p.eps);
-    for (var e = 2u * l; e < p.c; e += 2u * WIDTH) {
-        let second = min(e + 1u, p.c - 1u);
-        let value = vec2<f32>(x[base + e] * weight[e], x[base + second] * weight[second]) * scale;
-        store2(base + e, value, e < second);
-    }
+    let scale = inverseSqrt(across(l, 0u, sum_of(square)) / f32(c * LANES) + p.eps);
+    for (var e = l; e < c; e += WIDTH) { store(base + e, x[base + e] * weight[e] * scale); }
 }

@@ -1,6 +1,6 @@
-// out[0] = Σ x, four sums at once, in a fixed order: one level of a tree.
+// out[i] = Σ x over PER consecutive partials, four sums at once, in a fixed order: one level of a tree.
 //
-// Every workgroup of WIDTH adds PER consecutive partials.
+// One workgroup of WIDTH a sum. Links: `across`.
 // use lib/grid
 
 struct Params { count: u32, pad0: u32, pad1: u32, pad2: u32 }
@@ -8,7 +8,8 @@ struct Params { count: u32, pad0: u32, pad1: u32, pad2: u32 }
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(10) var<storage, read_write> out: array<vec4<f32>>;
 
-var<workgroup> part: array<vec4<f32>, WIDTH>;
+alias Part = vec4<f32>;
+const SLOTS: u32 = 1u;
 
 @compute @workgroup_size(WIDTH)
 fn main(
@@ -22,11 +23,6 @@ fn main(
     let to = min(start + PER, p.count);
     var sum = vec4<f32>(0.0);
     for (var i = start + l; i < to; i += WIDTH) { sum += x[i]; }
-    part[l] = sum;
-    workgroupBarrier();
-    if (l == 0u) {
-        var total = vec4<f32>(0.0);
-        for (var i = 0u; i < WIDTH; i++) { total += part[i]; }
-        out[flat] = total;
-    }
+    let total = across(l, 0u, sum);
+    if (l == 0u) { out[flat] = total; }
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use residua::gpu::{Class, DType};
+use residua::gpu::{Class, DType, Prefs, Tune};
 
 /// Text to video with diffusion transformers on any GPU.
 #[derive(Parser)]
@@ -243,6 +243,22 @@ pub struct Device {
     /// How weights and what feeds products are kept: f32, f16 [default: f16]
     #[arg(long, value_name = "TYPE", env = "RESIDUA_DTYPE")]
     pub dtype: Option<DType>,
+    /// Use best guesses in place of measuring kernels against each other (once, on a GPU)
+    #[arg(long, env = "RESIDUA_NO_TUNE", value_parser = clap::builder::FalseyValueParser::new())]
+    pub no_tune: bool,
+}
+
+impl Device {
+    /// The same as the library takes it.
+    pub fn prefs(&self) -> Prefs {
+        Prefs {
+            device: self.device.clone(),
+            class: self.kernels,
+            dtype: self.dtype,
+            tune: if self.no_tune { Tune::Off } else { Tune::Auto },
+            ..Prefs::default()
+        }
+    }
 }
 
 #[derive(Args)]

@@ -79,6 +79,9 @@ fn lines(device: &Listed, all: bool) -> Vec<String> {
         ),
         format!("    features   {}", if named.is_empty() { "none".into() } else { named.join(", ") }),
     ];
+    if let Some((file, choices)) = gpu::tuned(info, None).filter(|_| all) {
+        lines.push(format!("    measured   {choices} choices of kernels in {}", file.display()));
+    }
     if all {
         lines.push(format!(
             "    all        {}",

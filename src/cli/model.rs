@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use residua::Error;
-use residua::gpu::{Gpu, Prefs};
+use residua::gpu::Gpu;
 use residua::pipeline::OpenSora;
 use residua::tensor::Checkpoint;
 use serde_json::{Map, Value, json};
@@ -80,8 +80,7 @@ pub fn check(folder: &Path) -> Outcome {
 /// # Errors
 /// No adapter, or a folder that is not a model.
 pub async fn open(folder: &Path, device: &args::Device) -> Outcome<OpenSora> {
-    let prefs = Prefs { device: device.device.clone(), class: device.kernels, dtype: device.dtype };
-    let gpu = Gpu::open(&prefs).await?;
+    let gpu = Gpu::open(&device.prefs()).await?;
     Ok(OpenSora::open(&gpu, folder)?)
 }
 

@@ -1,6 +1,8 @@
 //! Which adapter to use, and what it can do.
 
-use super::DType;
+use std::path::PathBuf;
+
+use super::{DType, Tune};
 use crate::error::{Error, Result};
 
 /// Which adapter to open.
@@ -14,6 +16,10 @@ pub struct Prefs {
     pub class: Option<Class>,
     /// How weights and what feeds products are kept; `None`: halves.
     pub dtype: Option<DType>,
+    /// Whether kernels are measured against each other; what is found out is kept on disk.
+    pub tune: Tune,
+    /// Where; `None`: [`super::cache_folder`].
+    pub cache_folder: Option<PathBuf>,
 }
 
 /// The kernel family an adapter gets.

@@ -12,6 +12,7 @@ mod pipeline;
 mod recorder;
 pub mod shader;
 mod timing;
+mod tune;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -21,6 +22,7 @@ pub use dtype::DType;
 pub use pipeline::Program;
 pub use recorder::Dispatch;
 pub use timing::{Clock, Timing};
+pub use tune::{Tune, cache_folder, tuned};
 
 use crate::error::{Error, Result};
 
@@ -38,6 +40,7 @@ struct Inner {
     /// Opened by us: we may wait on the device. A host that lent us its device polls it itself.
     owned: bool,
     pipelines: pipeline::Cache,
+    tuner: tune::Tuner,
     recorder: Mutex<recorder::Recorder>,
     pool: Mutex<Pool>,
     fault: Arc<Mutex<Option<Error>>>,

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use super::adapter::{self, Abilities, Class, Matrices, Prefs};
-use super::{DType, Gpu, Inner, lock, pipeline, recorder};
+use super::{DType, Gpu, Inner, Tune, lock, pipeline, recorder, tune};
 use crate::error::{Error, Result};
 
 /// Sizes of the driver's memory that buffers are cut from: the default of 256 MiB leaves much of the last one idle.
@@ -64,7 +64,9 @@ impl Gpu {
     /// host's error and device-lost callbacks are left alone. One exception: if the host enabled
     /// [`Gpu::matrix_features`], the matrix kernels are tried out right here, which waits for a few products.
     pub fn adopt(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Self {
-        Self::settle(adapter, device, queue, false, &Prefs::default())
+        // measuring would wait for the device
+        let prefs = Prefs { tune: Tune::Off, ..Prefs::default() };
+        Self::settle(adapter, device, queue, false, &prefs)
     }
 
     /// The optional features kernels use where the adapter has them; a host may ask for fewer.
@@ -118,6 +120,7 @@ impl Gpu {
         prefs: &Prefs,
     ) -> Self {
         let limits = device.limits();
+        let tuner = tune::Tuner::new(prefs.tune, &info, prefs.cache_folder.as_deref());
         let recorder = Mutex::new(recorder::Recorder::new(limits.min_uniform_buffer_offset_alignment));
         Gpu(Arc::new(Inner {
             device,
@@ -128,6 +131,7 @@ impl Gpu {
             operands: prefs.dtype.unwrap_or(DType::F16),
             owned,
             pipelines: pipeline::Cache::default(),
+            tuner,
             recorder,
             pool: Mutex::default(),
             fault: Arc::default(),

@@ -2,6 +2,7 @@
 
 use super::timing::Stamps;
 use super::{Gpu, Program, lock};
+use crate::error::Error;
 use crate::tensor::Tensor;
 
 /// Parameter blocks of one submission share buffers of this size.
@@ -116,12 +117,16 @@ pub struct Dispatch<'a> {
     bound: Vec<(&'static str, &'a Tensor)>,
     params: Vec<u8>,
     groups: [u32; 3],
+    iterations: usize,
 }
+
+/// Software Vulkan ends an invocation after 65 535 loop iterations, all loops together, without an error.
+const CPU_ITERATIONS: usize = 60_000;
 
 impl<'a> Dispatch<'a> {
     /// Starts a launch of `program`.
     pub fn new(gpu: &Gpu, program: Program) -> Self {
-        Self { gpu: gpu.clone(), program, bound: Vec::new(), params: Vec::new(), groups: [1, 1, 1] }
+        Self { gpu: gpu.clone(), program, bound: Vec::new(), params: Vec::new(), groups: [1, 1, 1], iterations: 0 }
     }
 
     /// Binds a tensor to the shader's variable of this name.
@@ -166,6 +171,14 @@ impl<'a> Dispatch<'a> {
         self
     }
 
+    /// Loop iterations of the busiest invocation, all loops together; the test that leaves a loop counts as one, which
+    /// adds up for a short loop inside a long one. More than a software driver finishes is an
+    /// [`Error::Limit`] there: it would give wrong numbers without a word.
+    pub fn iterations(mut self, most: usize) -> Self {
+        self.iterations = most;
+        self
+    }
+
     /// Puts the launch at the end of what is recorded.
     ///
     /// # Panics
@@ -178,6 +191,13 @@ impl<'a> Dispatch<'a> {
         // a tensor over the limit has a stand-in for a buffer, and may outlive the error it caused
         if let Some((_, t)) = self.bound.iter().find(|(_, t)| t.bytes() > t.buffer().size()) {
             return self.gpu.fail(self.gpu.over_limit(t.bytes()));
+        }
+        if self.iterations > CPU_ITERATIONS && self.gpu.info().device_type == wgpu::DeviceType::Cpu {
+            return self.gpu.fail(Error::Limit {
+                what: format!("`{}` on a software driver", self.program.name()),
+                need: format!("{} loop iterations", self.iterations),
+                have: CPU_ITERATIONS.to_string(),
+            });
         }
         let kernel = match self.gpu.0.pipelines.get(&self.gpu.0.device, &self.program) {
             Ok(kernel) => kernel,

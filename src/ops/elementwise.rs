@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{contract, empty_f32, groups_of_64};
+use super::{Lanes, Source, contract, empty_f32, groups_of_64};
 use crate::gpu::{Dispatch, Program, shader};
 use crate::tensor::Tensor;
 
@@ -36,12 +36,14 @@ fn add_scaled(x: &Tensor, y: &Tensor, factor: f32) -> Tensor {
     }
     contract!(x.count().is_multiple_of(y.count().max(1)), "add: {} and {}", x.shape(), y.shape());
     let out = empty_f32(x.gpu(), x.shape().clone());
-    Dispatch::new(x.gpu(), Program::of(shader::ELEMENTWISE_ADD))
+    let lanes = Lanes::of(&[x.count(), y.count()]);
+    let count = lanes.steps(x.count());
+    Dispatch::new(x.gpu(), add_program(lanes, y.count() < x.count()))
         .bind("x", x)
         .bind("y", y)
         .bind("out", &out)
-        .params(&Params { count: x.count() as u32, period: y.count() as u32, factor, pad: 0 })
-        .over(groups_of_64(x.count()))
+        .params(&Params { count, period: lanes.steps(y.count()), factor, pad: 0 })
+        .over(groups_of_64(count as usize))
         .record();
     out
 }
@@ -49,11 +51,13 @@ fn add_scaled(x: &Tensor, y: &Tensor, factor: f32) -> Tensor {
 /// x · sigmoid(x).
 pub fn silu(x: &Tensor) -> Tensor {
     let out = empty_f32(x.gpu(), x.shape().clone());
-    Dispatch::new(x.gpu(), Program::of(shader::ELEMENTWISE_SILU))
+    let lanes = Lanes::of(&[x.count()]);
+    let count = lanes.steps(x.count());
+    Dispatch::new(x.gpu(), program(shader::ELEMENTWISE_SILU, lanes))
         .bind("x", x)
         .bind("out", &out)
-        .params(&[x.count() as u32, 0, 0, 0])
-        .over(groups_of_64(x.count()))
+        .params(&[count, 0, 0, 0])
+        .over(groups_of_64(count as usize))
         .record();
     out
 }
@@ -86,13 +90,16 @@ pub fn choose(mask: &Tensor, x: &Tensor, y: &Tensor) -> Tensor {
     let fits = x.dims() == y.dims() && x.count().is_multiple_of(mask.count());
     contract!(fits, "choose: {} or {} by {}", x.shape(), y.shape(), mask.shape());
     let out = empty_f32(x.gpu(), x.shape().clone());
-    Dispatch::new(x.gpu(), Program::of(shader::ELEMENTWISE_CHOOSE))
+    let span = x.count() / mask.count();
+    let lanes = Lanes::of(&[span]);
+    let count = lanes.steps(x.count());
+    Dispatch::new(x.gpu(), program(shader::ELEMENTWISE_CHOOSE, lanes))
         .bind("x", x)
         .bind("y", y)
         .bind("mask", mask)
         .bind("out", &out)
-        .params(&[x.count() as u32, (x.count() / mask.count()) as u32, 0, 0])
-        .over(groups_of_64(x.count()))
+        .params(&[count, lanes.steps(span), 0, 0])
+        .over(groups_of_64(count as usize))
         .record();
     out
 }
@@ -121,22 +128,24 @@ pub fn euler_step(z: &Tensor, velocity: &Tensor, dt: &Tensor, scale: f32) -> Ten
     let fits = n2 == 2 * n && channels >= ch && [vt, vh, vw] == [t, h, w] && dt.count() == n * t;
     contract!(fits, "euler_step: z {}, velocity {}, dt {}", z.shape(), velocity.shape(), dt.shape());
     let out = empty_f32(z.gpu(), z.shape().clone());
-    Dispatch::new(z.gpu(), Program::of(shader::ELEMENTWISE_EULER))
+    let lanes = Lanes::of(&[h * w]);
+    let count = lanes.steps(z.count());
+    Dispatch::new(z.gpu(), program(shader::ELEMENTWISE_EULER, lanes))
         .bind("z", z)
         .bind("velocity", velocity)
         .bind("steps", dt)
         .bind("out", &out)
         .params(&Params {
-            count: z.count() as u32,
+            count,
             ch: ch as u32,
             channels: channels as u32,
             t: t as u32,
-            hw: (h * w) as u32,
+            hw: lanes.steps(h * w),
             n: n as u32,
             scale,
             pad: 0,
         })
-        .over(groups_of_64(z.count()))
+        .over(groups_of_64(count as usize))
         .record();
     out
 }
@@ -152,13 +161,15 @@ pub fn renoise(z: &Tensor, noise: &Tensor, levels: &Tensor) -> Tensor {
     let fits = noise.dims() == z.dims() && levels.count() == n * t;
     contract!(fits, "renoise: z {}, noise {}, levels {}", z.shape(), noise.shape(), levels.shape());
     let out = empty_f32(z.gpu(), z.shape().clone());
-    Dispatch::new(z.gpu(), Program::of(shader::ELEMENTWISE_RENOISE))
+    let lanes = Lanes::of(&[h * w]);
+    let count = lanes.steps(z.count());
+    Dispatch::new(z.gpu(), program(shader::ELEMENTWISE_RENOISE, lanes))
         .bind("z", z)
         .bind("noise", noise)
         .bind("levels", levels)
         .bind("out", &out)
-        .params(&[z.count() as u32, ch as u32, t as u32, (h * w) as u32])
-        .over(groups_of_64(z.count()))
+        .params(&[count, ch as u32, t as u32, lanes.steps(h * w)])
+        .over(groups_of_64(count as usize))
         .record();
     out
 }
@@ -173,26 +184,36 @@ pub fn posterior(moments: &Tensor, noise: &Tensor) -> Tensor {
     let ([rows, both], [noise_rows, c]) = (moments.as_rows(), noise.as_rows());
     contract!(rows == noise_rows && both == 2 * c, "posterior: {} with noise {}", moments.shape(), noise.shape());
     let out = empty_f32(moments.gpu(), noise.shape().clone());
-    Dispatch::new(moments.gpu(), Program::of(shader::ELEMENTWISE_POSTERIOR))
+    let lanes = Lanes::of(&[c]);
+    let count = lanes.steps(out.count());
+    Dispatch::new(moments.gpu(), program(shader::ELEMENTWISE_POSTERIOR, lanes))
         .bind("x", moments)
         .bind("noise", noise)
         .bind("out", &out)
-        .params(&[out.count() as u32, c as u32, 0, 0])
-        .over(groups_of_64(out.count()))
+        .params(&[count, lanes.steps(c), 0, 0])
+        .over(groups_of_64(count as usize))
         .record();
     out
 }
 
+fn add_program(lanes: Lanes, repeated: bool) -> Program {
+    let y = if repeated { shader::ELEMENTWISE_Y_REPEATED } else { shader::ELEMENTWISE_Y_WHOLE };
+    program(shader::ELEMENTWISE_ADD, lanes).link(y)
+}
+
+fn program(main: Source, lanes: Lanes) -> Program {
+    Program::of(main).link(lanes.file())
+}
+
 pub(super) fn programs() -> Vec<Program> {
-    [
-        shader::ELEMENTWISE_ADD,
+    let by_lanes = [
         shader::ELEMENTWISE_SILU,
-        shader::ELEMENTWISE_AFFINE,
         shader::ELEMENTWISE_CHOOSE,
         shader::ELEMENTWISE_EULER,
         shader::ELEMENTWISE_RENOISE,
         shader::ELEMENTWISE_POSTERIOR,
-    ]
-    .map(Program::of)
-    .to_vec()
+    ];
+    let all = by_lanes.into_iter().flat_map(|main| Lanes::ALL.map(|lanes| program(main, lanes)));
+    let sums = Lanes::ALL.into_iter().flat_map(|lanes| [false, true].map(|repeated| add_program(lanes, repeated)));
+    all.chain(sums).chain([Program::of(shader::ELEMENTWISE_AFFINE)]).collect()
 }

@@ -112,6 +112,13 @@ impl Coop {
         further.iter().filter_map(|&numbers| Self::of(on, numbers)).collect()
     }
 
+    /// Loop iterations of an invocation: steps through k, changes of tap, and single numbers of the scratch.
+    fn iterations(self, deep: usize, taps: usize) -> usize {
+        let scratch = (self.edge * self.per * self.edge).div_ceil(2 * self.subgroup) as usize + 1;
+        let trips = (self.tiles[0] * self.tiles[1] / self.per) as usize;
+        2 * (deep.div_ceil(self.depth as usize / 8) + 1) + taps + trips * scratch
+    }
+
     fn program(self) -> Program {
         let [rows, columns] = self.tile();
         Program::of(shader::MATMUL_COOP)
@@ -136,7 +143,15 @@ impl Kernel {
     /// `halves`: weights are halves with channels in whole eights, which matrix kernels ask for.
     pub(super) fn candidates(gpu: &Gpu, [m, n, k]: [usize; 3], halves: bool) -> Vec<Self> {
         let plain = Self::plain(gpu.class(), [m, n, k]);
-        let Some(on) = gpu.matrices().filter(|_| halves) else { return vec![plain] };
+        let Some(on) = gpu.matrices().filter(|_| halves) else {
+            let others: &[(usize, usize)] = match gpu.class() {
+                Class::Simd8 => &[(16, 1), (16, 2), (16, 4), (8, 2), (8, 4)],
+                _ => &[],
+            };
+            let others = others.iter().map(|&(rows, pairs)| Kernel::Simd8 { rows, pairs });
+            let others = others.filter(|&k| k != plain && k.tile()[1] < 2 * n.max(16));
+            return std::iter::once(plain).chain(others).collect();
+        };
         let mut known = Coop::known(&on);
         if !on.software {
             known.sort_by_key(|c| c.cost(m, n));
@@ -188,6 +203,16 @@ impl Kernel {
         let coop = coop.map(|c| (Kernel::Coop(c), true));
         let simd8 = [1, 2, 4].map(|pairs| Kernel::Simd8 { rows: 16, pairs });
         [Kernel::Tiled].into_iter().chain(simd8).map(|kernel| (kernel, false)).chain(coop).collect()
+    }
+
+    /// Loop iterations of an invocation, all loops together; leaving a loop counts as one.
+    pub(super) fn iterations(self, taps: usize, c8: usize) -> usize {
+        let deep = taps * c8;
+        match self {
+            Kernel::Tiled => deep.div_ceil(2) * (2 + 16),
+            Kernel::Simd8 { .. } => deep.div_ceil(8) * (2 + 8),
+            Kernel::Coop(coop) => coop.iterations(deep, taps),
+        }
     }
 
     /// Rows and columns of a workgroup.

@@ -1,6 +1,6 @@
 //! Moving numbers without changing them.
 
-use super::{contract, empty_f32, groups_of_64};
+use super::{Lanes, contract, empty_f32, groups_of_64};
 use crate::gpu::{Dispatch, Program, shader};
 use crate::tensor::Tensor;
 
@@ -15,26 +15,91 @@ pub fn permute(x: &Tensor, order: &[usize]) -> Tensor {
     seen.sort_unstable();
     let fits = seen.iter().copied().eq(0..dims.len()) && dims.len() <= 8;
     contract!(fits, "permute: {} by {order:?}", x.shape());
-    let mut strides = vec![1u32; dims.len()];
-    for a in (1..dims.len()).rev() {
-        strides[a - 1] = strides[a] * dims[a] as u32;
-    }
     let shape: Vec<usize> = order.iter().map(|&a| dims[a]).collect();
-    // right-aligned to eight axes: sizes, then strides, then the count
-    let mut params = [[1u32; 4], [1; 4], [0; 4], [0; 4], [x.count() as u32, 0, 0, 0]];
-    for (a, &source) in order.iter().enumerate() {
-        let slot = a + 8 - order.len();
-        params[slot / 4][slot % 4] = dims[source] as u32;
-        params[2 + slot / 4][slot % 4] = strides[source];
-    }
     let out = empty_f32(x.gpu(), shape);
-    Dispatch::new(x.gpu(), Program::of(shader::LAYOUT_PERMUTE))
+    let plan = Plan::of(dims, order);
+    Dispatch::new(x.gpu(), permute_program(plan.take, plan.axes.len() - 1))
         .bind("x", x)
         .bind("out", &out)
-        .params(&params)
-        .over(groups_of_64(x.count()))
+        .params(&plan.params(x.count()))
+        .over(groups_of_64(x.count() / plan.take.lanes().count()))
         .record();
     out
+}
+
+/// What an invocation of a permutation reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Take {
+    /// Numbers that stay neighbours.
+    Whole(Lanes),
+    /// Four that become neighbours.
+    Apart,
+}
+
+impl Take {
+    const ALL: [Take; 4] =
+        [Take::Whole(Lanes::Ones), Take::Whole(Lanes::Pairs), Take::Whole(Lanes::Fours), Take::Apart];
+
+    fn lanes(self) -> Lanes {
+        match self {
+            Take::Whole(lanes) => lanes,
+            Take::Apart => Lanes::Fours,
+        }
+    }
+}
+
+/// A permutation with as few axes as possible.
+struct Plan {
+    take: Take,
+    /// (size, stride in x) of the result's axes, innermost first.
+    axes: Vec<(usize, usize)>,
+}
+
+impl Plan {
+    fn of(dims: &[usize], order: &[usize]) -> Self {
+        let stride = |a: usize| dims[a + 1..].iter().product::<usize>();
+        let mut axes: Vec<(usize, usize)> = Vec::new();
+        for (size, stride) in order.iter().rev().map(|&a| (dims[a], stride(a))).filter(|(size, _)| *size != 1) {
+            match axes.last_mut() {
+                // neighbours in x as in the result
+                Some((inner, by)) if stride == *inner * *by => *inner *= size,
+                _ => axes.push((size, stride)),
+            }
+        }
+        if axes.is_empty() {
+            axes.push((1, 1));
+        }
+        let (size, by) = axes[0];
+        let mut whole = vec![size];
+        whole.extend(axes[1..].iter().map(|(_, stride)| stride));
+        let take = match Lanes::of(&whole) {
+            lanes if by == 1 => Take::Whole(lanes),
+            _ if size.is_multiple_of(4) => Take::Apart,
+            _ => Take::Whole(Lanes::Ones),
+        };
+        Self { take, axes }
+    }
+
+    fn params(&self, count: usize) -> [[u32; 4]; 5] {
+        let lanes = self.take.lanes();
+        let mut params = [[1u32; 4], [1; 4], [0; 4], [0; 4], [lanes.steps(count), self.axes[0].1 as u32, 0, 0]];
+        for (a, &(size, stride)) in self.axes.iter().enumerate() {
+            params[a / 4][a % 4] = if a == 0 { lanes.steps(size) } else { size as u32 };
+            params[2 + a / 4][a % 4] = match self.take {
+                Take::Whole(_) if a == 0 => stride as u32,
+                Take::Whole(_) => lanes.steps(stride),
+                Take::Apart if a == 0 => 4 * stride as u32,
+                Take::Apart => stride as u32,
+            };
+        }
+        params
+    }
+}
+
+/// `inner`: axes but the outermost.
+fn permute_program(take: Take, inner: usize) -> Program {
+    let file = if take == Take::Apart { shader::LAYOUT_TAKE_APART } else { shader::LAYOUT_TAKE_WHOLE };
+    Program::of(shader::LAYOUT_PERMUTE).define("INNER", inner as u32).link(file).link(take.lanes().file())
 }
 
 /// Pads with zeros or crops: axis `a` of the result has `to[a]` entries and starts `before[a]` before that of x
@@ -60,8 +125,18 @@ pub fn window(x: &Tensor, before: &[isize], to: &[usize]) -> Tensor {
         }
     }
     contract!(axes.len() <= 4, "window: {} to {to:?} changes too many axes", x.shape());
-    let count: usize = to.iter().product();
-    let mut params = [[1u32; 4], [1; 4], [0; 4], [count as u32, 0, 0, 0]];
+    // the innermost axis in steps of as many numbers as divide all of it
+    let lanes = match axes.last_mut() {
+        Some((from, size, shift)) => {
+            let lanes = Lanes::of(&[*from, *size, shift.unsigned_abs()]);
+            let by = lanes.count();
+            (*from, *size, *shift) = (*from / by, *size / by, *shift / by as isize);
+            lanes
+        }
+        None => Lanes::Ones,
+    };
+    let count = lanes.steps(to.iter().product());
+    let mut params = [[1u32; 4], [1; 4], [0; 4], [count, 0, 0, 0]];
     let first = 4 - axes.len();
     for (i, (from, size, shift)) in axes.into_iter().enumerate() {
         params[0][first + i] = from as u32;
@@ -69,11 +144,11 @@ pub fn window(x: &Tensor, before: &[isize], to: &[usize]) -> Tensor {
         params[2][first + i] = shift as i32 as u32;
     }
     let out = empty_f32(x.gpu(), to);
-    Dispatch::new(x.gpu(), Program::of(shader::LAYOUT_WINDOW))
+    Dispatch::new(x.gpu(), Program::of(shader::LAYOUT_WINDOW).link(lanes.file()))
         .bind("x", x)
         .bind("out", &out)
         .params(&params)
-        .over(groups_of_64(count))
+        .over(groups_of_64(count as usize))
         .record();
     out
 }
@@ -84,12 +159,14 @@ pub fn rows(x: &Tensor, index: &[u32]) -> Tensor {
     contract!(index.iter().all(|&i| (i as usize) < have), "rows: {index:?} of {}", x.shape());
     let picked = x.gpu().upload_words(index, [index.len()]);
     let out = empty_f32(x.gpu(), [index.len(), c]);
-    Dispatch::new(x.gpu(), Program::of(shader::LAYOUT_ROWS))
+    let lanes = Lanes::of(&[c]);
+    let count = lanes.steps(index.len() * c);
+    Dispatch::new(x.gpu(), Program::of(shader::LAYOUT_ROWS).link(lanes.file()))
         .bind("x", x)
         .bind("index", &picked)
         .bind("out", &out)
-        .params(&[(index.len() * c) as u32, c as u32, 0, 0])
-        .over(groups_of_64(index.len() * c))
+        .params(&[count, lanes.steps(c), 0, 0])
+        .over(groups_of_64(count as usize))
         .record();
     out
 }
@@ -114,5 +191,9 @@ pub fn pack_rgba(x: &Tensor, stride: usize) -> Tensor {
 }
 
 pub(super) fn programs() -> Vec<Program> {
-    [shader::LAYOUT_PERMUTE, shader::LAYOUT_WINDOW, shader::LAYOUT_ROWS, shader::LAYOUT_RGBA].map(Program::of).to_vec()
+    let by_lanes = [shader::LAYOUT_WINDOW, shader::LAYOUT_ROWS];
+    let mut all = vec![Program::of(shader::LAYOUT_RGBA)];
+    all.extend(by_lanes.into_iter().flat_map(|main| Lanes::ALL.map(|lanes| Program::of(main).link(lanes.file()))));
+    all.extend((0..8).flat_map(|inner| Take::ALL.map(|take| permute_program(take, inner))));
+    all
 }

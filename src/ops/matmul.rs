@@ -207,28 +207,47 @@ fn launch(
         params.gate = [gate.rows as u32, stride as u32, gate.at as u32];
     }
     let out = gpu.empty(shape, store.dtype(gpu, n));
+    let depth = (params.c * params.taps) as usize;
     let stored = Stored { x: x.dtype(), w: w.dtype(), out: out.dtype(), whole: params.c.is_multiple_of(8) };
+    let record = |kernel: Kernel| {
+        let tile = kernel.tile();
+        let program = program(kernel, input, stored, bias.is_some(), then, target.file());
+        Dispatch::new(gpu, program)
+            .bind("x", x)
+            .bind("w", w)
+            .bind_if("bias", bias)
+            .bind_if("onto", onto)
+            .bind_if("gate", gate.map(|g| g.table))
+            .bind("out", &out)
+            .params(&params)
+            .over([n.div_ceil(tile[1]), m.div_ceil(tile[0]), 1])
+            .iterations(kernel.iterations(params.taps as usize, params.c8 as usize))
+            .record();
+    };
+    if let Some(kernel) = kernel {
+        record(kernel);
+        return out;
+    }
     // without depth there is nothing to stage
-    let halves = stored.w == DType::F16 && gpu.operands() == DType::F16 && stored.whole && params.c > 0;
-    let kernel =
-        kernel.unwrap_or_else(|| Kernel::candidates(gpu, [m, n, (params.c * params.taps) as usize], halves)[0]);
-    let tile = kernel.tile();
-    let program = program(kernel, input, stored, bias.is_some(), then, target.file());
-    Dispatch::new(gpu, program)
-        .bind("x", x)
-        .bind("w", w)
-        .bind_if("bias", bias)
-        .bind_if("onto", onto)
-        .bind_if("gate", gate.map(|g| g.table))
-        .bind("out", &out)
-        .params(&params)
-        .over([n.div_ceil(tile[1]), m.div_ceil(tile[0]), 1])
-        .record();
+    let halves = stored.w == DType::F16 && gpu.operands() == DType::F16 && stored.whole && depth > 0;
+    let kernels = Kernel::candidates(gpu, [m, n, depth], halves);
+    // bias, activation and target cost all of them the same; rows vary from clip to clip, so one choice serves a doubling
+    let key = || {
+        let (class, rows, taps) = (gpu.class(), m.next_power_of_two(), params.taps);
+        format!("product {class:?}, up to {rows} rows, {n} columns, {depth} deep, {taps} taps, {stored:?}")
+    };
+    let names: Vec<String> = kernels.iter().map(|k| format!("{k:?}")).collect();
+    let work = 2.0 * m as f64 * n as f64 * depth as f64;
+    let sound = |i: usize| {
+        let outcome = tried(gpu, &kernels[i..=i]);
+        outcome.as_ref().inspect_err(|reason| log::warn!("a kernel is fast, but wrong: {reason}")).is_ok()
+    };
+    record(kernels[gpu.fastest(&key(), work, &names, |i| record(kernels[i]), sound)]);
     out
 }
 
 /// How the numbers of a product are stored.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Stored {
     x: DType,
     w: DType,
@@ -293,14 +312,22 @@ pub(super) fn programs() -> Vec<Program> {
     all
 }
 
-/// Makes products with every matrix kernel that may be chosen unmeasured and compares them with what they are, twice.
+/// Tries every matrix kernel that may be chosen unmeasured.
+///
+/// # Errors
+/// As [`tried`].
+pub(super) fn trial(gpu: &Gpu) -> Result<(), String> {
+    tried(gpu, &Kernel::tried(gpu))
+}
+
+/// Makes products with some kernels and compares them with what they are, twice.
 ///
 /// Inputs are multiples of 1/8 up to 1, so every product and every sum of them is exact in f32, in any order: what
 /// differs at all is wrong.
 ///
 /// # Errors
 /// Which kernel was wrong, on which shape.
-pub(super) fn trial(gpu: &Gpu) -> Result<(), String> {
+fn tried(gpu: &Gpu, kernels: &[Kernel]) -> Result<(), String> {
     // odd multipliers: no two rows alike, and none a shift of another
     let number = |i: usize, step: usize| ((i * step + i / 7) % 17) as f32 / 8.0 - 1.0;
     // whole tiles first, then edges in m, n and k
@@ -319,7 +346,7 @@ pub(super) fn trial(gpu: &Gpu) -> Result<(), String> {
             })
         };
         let (x, w) = (halves(&x, m), halves(&w, n));
-        for kernel in Kernel::tried(gpu) {
+        for &kernel in kernels {
             for _ in 0..2 {
                 let params =
                     Params { m: m as u32, n: n as u32, c: k as u32, c8: k as u32 / 8, taps: 1, ..Params::default() };

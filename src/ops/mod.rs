@@ -6,6 +6,7 @@ mod attention;
 mod elementwise;
 mod join;
 mod kernel;
+mod lanes;
 mod layout;
 mod matmul;
 mod norm;
@@ -21,8 +22,10 @@ pub use norm::{Modulate, group_norm, layer_norm, rms_norm};
 pub use reduce::{Difference, difference};
 pub(crate) use trial::trial;
 
-use crate::gpu::{Gpu, Program};
+use crate::gpu::shader::{self, Source};
+use crate::gpu::{Class, Gpu, Program};
 use crate::tensor::{DType, Tensor};
+use lanes::{Across, Lanes};
 
 /// How the numbers of a result are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,17 +71,6 @@ pub fn programs() -> Vec<Program> {
 fn groups_of_64(count: usize) -> [usize; 3] {
     [count.div_ceil(64), 1, 1]
 }
-
-/// Invocations of a row kernel. On a CPU few are best: a barrier there costs as much as 16 of them.
-fn row_width(gpu: &Gpu) -> u32 {
-    match gpu.class() {
-        crate::gpu::Class::Simd8 => 16,
-        _ => 64,
-    }
-}
-
-/// Both [`row_width`]s, for [`programs`].
-const ROW_WIDTHS: [u32; 2] = [16, 64];
 
 fn empty_f32(gpu: &Gpu, shape: impl Into<crate::tensor::Shape>) -> Tensor {
     gpu.empty(shape, DType::F32)

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{ROW_WIDTHS, Store, contract, empty_f32, groups_of_64, row_width};
+use super::{Across, Lanes, Store, contract, empty_f32, groups_of_64};
 use crate::gpu::{DType, Dispatch, Program, shader};
 use crate::tensor::Tensor;
 
@@ -22,7 +22,7 @@ pub struct Modulate<'a> {
 /// Layer norm without parameters over the last axis, then `modulate` if given. x: `[.., C]` → same.
 ///
 /// # Panics
-/// If the modulation does not fit.
+/// If the modulation does not fit; its vectors start at even places if C is even, at multiples of 4 if C is one.
 #[track_caller]
 pub fn layer_norm(x: &Tensor, eps: f32, modulate: Option<Modulate<'_>>, store: Store) -> Tensor {
     #[repr(C)]
@@ -38,34 +38,34 @@ pub fn layer_norm(x: &Tensor, eps: f32, modulate: Option<Modulate<'_>>, store: S
         pad: u32,
     }
     let [rows, c] = x.as_rows();
-    let mut params =
-        Params { rows: rows as u32, c: c as u32, eps, mod_rows: 1, mod_stride: 0, shift_at: 0, scale_at: 0, pad: 0 };
+    let lanes = Lanes::of(&[c]);
+    let mut params = Params { rows: rows as u32, c: lanes.steps(c), eps, ..Params::zeroed() };
     if let Some(m) = modulate {
         let [vectors, stride] = m.table.as_rows();
         let fits = vectors * m.rows == rows && m.shift_at.max(m.scale_at) + c <= stride;
         contract!(fits, "layer_norm: modulation {} for {rows} rows of {c}", m.table.shape());
+        let places = [stride, m.shift_at, m.scale_at];
+        let even = places.iter().all(|at| at.is_multiple_of(lanes.count()));
+        contract!(even, "layer_norm: rows of {c} with vectors at {} and {} of {stride}", m.shift_at, m.scale_at);
         params.mod_rows = m.rows as u32;
-        params.mod_stride = stride as u32;
-        params.shift_at = m.shift_at as u32;
-        params.scale_at = m.scale_at as u32;
+        [params.mod_stride, params.shift_at, params.scale_at] = places.map(|at| lanes.steps(at));
     }
     let out = x.gpu().empty(x.shape().clone(), store.dtype(x.gpu(), c));
-    Dispatch::new(x.gpu(), layer_program(row_width(x.gpu()), modulate.is_some(), out.dtype()))
+    let across = Across::on(x.gpu());
+    Dispatch::new(x.gpu(), layer_program(across, lanes, modulate.is_some(), out.dtype()))
         .bind("x", x)
         .bind_if("modulation", modulate.map(|m| m.table))
         .bind("out", &out)
         .params(&params)
         .over([rows, 1, 1])
+        .iterations(across.iterations(c / lanes.count(), 3, 2))
         .record();
     out
 }
 
-fn layer_program(width: u32, modulated: bool, out: DType) -> Program {
-    Program::of(shader::NORM_LAYER).define("WIDTH", width).link(out_file(out)).link(if modulated {
-        shader::NORM_AFFINE_MODULATED
-    } else {
-        shader::NORM_AFFINE_NONE
-    })
+fn layer_program(across: Across, lanes: Lanes, modulated: bool, out: DType) -> Program {
+    let affine = if modulated { shader::NORM_AFFINE_MODULATED } else { shader::NORM_AFFINE_NONE };
+    across.program(shader::NORM_LAYER).link(lanes.file()).link(affine).link(out_file(out))
 }
 
 /// `x / √(mean x² + eps) · weight` over the last axis. x: `[.., C]`, weight: `[C]` → same as x.
@@ -85,18 +85,20 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32, store: Store) -> Tensor {
     let [rows, c] = x.as_rows();
     contract!(weight.count() == c, "rms_norm: x {} against weight {}", x.shape(), weight.shape());
     let out = x.gpu().empty(x.shape().clone(), store.dtype(x.gpu(), c));
-    Dispatch::new(x.gpu(), rms_program(row_width(x.gpu()), out.dtype()))
+    let (across, lanes) = (Across::on(x.gpu()), Lanes::of(&[c]));
+    Dispatch::new(x.gpu(), rms_program(across, lanes, out.dtype()))
         .bind("x", x)
         .bind("weight", weight)
         .bind("out", &out)
-        .params(&Params { rows: rows as u32, c: c as u32, eps, pad: 0 })
+        .params(&Params { rows: rows as u32, c: lanes.steps(c), eps, pad: 0 })
         .over([rows, 1, 1])
+        .iterations(across.iterations(c / lanes.count(), 2, 1))
         .record();
     out
 }
 
-fn rms_program(width: u32, out: DType) -> Program {
-    Program::of(shader::NORM_RMS).define("WIDTH", width).link(out_file(out))
+fn rms_program(across: Across, lanes: Lanes, out: DType) -> Program {
+    across.program(shader::NORM_RMS).link(lanes.file()).link(out_file(out))
 }
 
 fn out_file(dtype: DType) -> shader::Source {
@@ -106,8 +108,12 @@ fn out_file(dtype: DType) -> shader::Source {
     }
 }
 
-/// Numbers of one group that one workgroup takes in a pass over the statistics.
-const CHUNK: usize = 8192;
+/// Invocations that keep any device busy, and what is least and most for each: positions to take statistics of.
+const BUSY: usize = 1 << 16;
+const LEAST: usize = 64;
+const MOST: usize = 4096;
+/// Positions of one invocation that applies them.
+const APPLIED: usize = 8;
 
 /// Group norm with weight and bias, then SiLU if asked. x: `[images, .., C]` channels last → same;
 /// statistics over all positions of an image and the C/groups channels of a group.
@@ -124,89 +130,120 @@ pub fn group_norm(
     silu: bool,
     store: Store,
 ) -> Tensor {
-    #[repr(C)]
-    #[derive(Clone, Copy, Pod, Zeroable)]
-    struct Stats {
-        n: u32,
-        positions: u32,
-        c: u32,
-        groups: u32,
-        chunks: u32,
-        chunk: u32,
-        pad: [u32; 2],
-    }
-    #[repr(C)]
-    #[derive(Clone, Copy, Pod, Zeroable)]
-    struct Merge {
-        groups: u32,
-        chunks: u32,
-        eps: f32,
-        pad: u32,
-    }
     let (n, [all, c]) = (x.dims()[0], x.as_rows());
     let fits = c % groups == 0 && weight.count() == c && bias.count() == c;
     contract!(fits, "group_norm: x {}, {groups} groups, weight {}", x.shape(), weight.shape());
     let gpu = x.gpu();
     let positions = all / n.max(1);
-    let chunk = (CHUNK / (c / groups)).clamp(1, positions.max(1));
-    let chunks = positions.div_ceil(chunk);
-    let partial = empty_f32(gpu, [n, groups, chunks, 4]);
-    Dispatch::new(gpu, Program::of(shader::NORM_GROUP_STATS).define("WIDTH", row_width(gpu)))
-        .bind("x", x)
-        .bind("out", &partial)
-        .params(&Stats {
-            n: n as u32,
-            positions: positions as u32,
-            c: c as u32,
-            groups: groups as u32,
-            chunks: chunks as u32,
-            chunk: chunk as u32,
-            pad: [0; 2],
-        })
-        .over([n * groups * chunks, 1, 1])
-        .record();
-    let stats = empty_f32(gpu, [n, groups, 2]);
-    Dispatch::new(gpu, Program::of(shader::NORM_GROUP_MERGE))
-        .bind("x", &partial)
-        .bind("out", &stats)
-        .params(&Merge { groups: (n * groups) as u32, chunks: chunks as u32, eps, pad: 0 })
-        .over([(n * groups).div_ceil(64), 1, 1])
-        .record();
+    let stats = group_statistics(x, [n, positions, c], groups, eps, weight);
+    let lanes = Lanes::of(&[c]);
+    let walk = Walk::new([n, positions, c], lanes, APPLIED);
     let out = gpu.empty(x.shape().clone(), store.dtype(gpu, c));
-    Dispatch::new(gpu, apply_program(silu, out.dtype()))
+    Dispatch::new(gpu, apply_program(lanes, silu, out.dtype()))
         .bind("x", x)
         .bind("stats", &stats)
-        .bind("weight", weight)
         .bind("bias", bias)
         .bind("out", &out)
-        .params(&[
-            x.count().div_ceil(2) as u32,
-            (positions * c) as u32,
-            c as u32,
-            groups as u32,
-            x.count() as u32,
-            0,
-            0,
-            0,
-        ])
-        .over(groups_of_64(x.count().div_ceil(2)))
+        .params(&walk)
+        .over(groups_of_64(walk.count as usize))
         .record();
     out
 }
 
-fn apply_program(silu: bool, out: DType) -> Program {
-    let act = if silu { shader::MATMUL_ACT_SILU } else { shader::MATMUL_ACT_NONE };
-    Program::of(shader::NORM_GROUP_APPLY).link(act).link(out_file(out))
+/// How the invocations of a group norm share `[n, positions, c]`: each takes `chunk` positions of a step of channels.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Walk {
+    count: u32,
+    positions: u32,
+    c: u32,
+    chunks: u32,
+    chunk: u32,
+    pad: [u32; 3],
+}
+
+impl Walk {
+    fn new([n, positions, c]: [usize; 3], lanes: Lanes, chunk: usize) -> Self {
+        let (c, chunks) = (lanes.steps(c), positions.div_ceil(chunk) as u32);
+        let count = n as u32 * chunks * c;
+        Self { count, positions: positions as u32, c, chunks, chunk: chunk as u32, pad: [0; 3] }
+    }
+}
+
+/// Of every channel its group's mean, then its weight over the group's deviation: `[n, 2, c]`.
+fn group_statistics(x: &Tensor, [n, positions, c]: [usize; 3], groups: usize, eps: f32, weight: &Tensor) -> Tensor {
+    #[repr(C)]
+    #[derive(Clone, Copy, Pod, Zeroable)]
+    struct Merge {
+        n: u32,
+        groups: u32,
+        chunks: u32,
+        wide: u32,
+        channels: u32,
+        eps: f32,
+        pad: [u32; 2],
+    }
+    let gpu = x.gpu();
+    // a step of channels belongs to one group
+    let lanes = Lanes::of(&[c / groups]);
+    let even = (n * positions * c / lanes.count()).div_ceil(BUSY).next_multiple_of(8);
+    let walk = Walk::new([n, positions, c], lanes, even.clamp(LEAST, MOST));
+    let parts = empty_f32(gpu, [n, walk.chunks as usize, walk.c as usize, 4]);
+    Dispatch::new(gpu, stats_program(lanes))
+        .bind("x", x)
+        .bind("out", &parts)
+        .params(&walk)
+        .over(groups_of_64(walk.count as usize))
+        .iterations(walk.chunk as usize)
+        .record();
+    let stats = empty_f32(gpu, [n, 2, c]);
+    let (width, wide) = (Across::on(gpu).width(), walk.c as usize / groups);
+    let (chunks, channels) = (walk.chunks as usize, c / groups);
+    Dispatch::new(gpu, merge_program(width))
+        .bind("x", &parts)
+        .bind("weight", weight)
+        .bind("out", &stats)
+        .params(&Merge {
+            n: n as u32,
+            groups: groups as u32,
+            chunks: walk.chunks,
+            wide: wide as u32,
+            channels: c as u32,
+            eps,
+            pad: [0; 2],
+        })
+        .over([n * groups, 1, 1])
+        .iterations(chunks.div_ceil(width) * (2 + wide) + width + channels.div_ceil(width))
+        .record();
+    stats
+}
+
+fn stats_program(lanes: Lanes) -> Program {
+    Program::of(shader::NORM_GROUP_STATS).link(lanes.file())
+}
+
+fn merge_program(width: usize) -> Program {
+    Program::of(shader::NORM_GROUP_MERGE).define("WIDTH", width as u32)
+}
+
+fn apply_program(lanes: Lanes, silu: bool, out: DType) -> Program {
+    let then = if silu { shader::NORM_THEN_SILU } else { shader::NORM_THEN_NONE };
+    Program::of(shader::NORM_GROUP_APPLY).link(lanes.file()).link(then).link(out_file(out))
 }
 
 pub(super) fn programs() -> Vec<Program> {
-    let mut all = vec![Program::of(shader::NORM_GROUP_MERGE)];
-    for out in [DType::F32, DType::F16] {
-        all.extend([apply_program(false, out), apply_program(true, out)]);
-        for width in ROW_WIDTHS {
-            all.extend([layer_program(width, false, out), layer_program(width, true, out), rms_program(width, out)]);
+    let mut all: Vec<Program> = Across::ALL.map(|across| merge_program(across.width())).into();
+    for lanes in Lanes::ALL {
+        all.push(stats_program(lanes));
+        // rows of an odd length are never kept in halves
+        let stored = if lanes == Lanes::Ones { &[DType::F32][..] } else { &[DType::F32, DType::F16] };
+        for &out in stored {
+            all.extend([false, true].map(|silu| apply_program(lanes, silu, out)));
+            for across in Across::ALL {
+                all.extend([false, true].map(|modulated| layer_program(across, lanes, modulated, out)));
+                all.push(rms_program(across, lanes, out));
+            }
         }
     }
-    all.extend(ROW_WIDTHS.map(|width| Program::of(shader::NORM_GROUP_STATS).define("WIDTH", width)));
     all
 }

@@ -2,8 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{ROW_WIDTHS, contract, empty_f32, row_width};
-use crate::gpu::{Dispatch, Gpu, Program, shader};
+use super::{Across, Lanes, contract, empty_f32};
+use crate::gpu::{Dispatch, Program, shader};
 use crate::tensor::Tensor;
 
 /// Numbers one workgroup adds up.
@@ -45,57 +45,51 @@ pub fn difference(x: &Tensor, y: &Tensor, which: Difference) -> Tensor {
     let fits = x.count() == y.count() && stride * segments == x.count() && x_at.max(y_at) + len <= stride && len > 0;
     contract!(fits, "difference: {} and {}, {which:?}", x.shape(), y.shape());
     let gpu = x.gpu();
+    let (across, lanes) = (Across::on(gpu), Lanes::of(&[stride, len, x_at, y_at]));
     let per_segment = len.div_ceil(PER);
     let partials = segments * per_segment;
     let partial = empty_f32(gpu, [partials, 4]);
-    Dispatch::new(gpu, program(gpu, Step::First))
+    Dispatch::new(gpu, first_program(across, lanes))
         .bind("x", x)
         .bind("y", y)
         .bind("out", &partial)
         .params(&Params {
             segments: segments as u32,
-            stride: stride as u32,
-            len: len as u32,
-            x_at: x_at as u32,
-            y_at: y_at as u32,
+            stride: lanes.steps(stride),
+            len: lanes.steps(len),
+            x_at: lanes.steps(x_at),
+            y_at: lanes.steps(y_at),
             per_segment: per_segment as u32,
             pad: [0; 2],
         })
         .over([partials, 1, 1])
+        .iterations(across.iterations(PER / lanes.count(), 1, 1))
         .record();
     let (mut sums, mut count) = (partial, partials);
     while count > 1 {
         let fewer = count.div_ceil(PER);
         let out = empty_f32(gpu, [fewer, 4]);
-        Dispatch::new(gpu, program(gpu, Step::Next))
+        Dispatch::new(gpu, next_program(across))
             .bind("x", &sums)
             .bind("out", &out)
             .params(&[count as u32, 0, 0, 0])
             .over([fewer, 1, 1])
+            .iterations(across.iterations(PER, 1, 1))
             .record();
         (sums, count) = (out, fewer);
     }
     sums.reshape([4])
 }
 
-#[derive(Clone, Copy)]
-enum Step {
-    First,
-    Next,
+fn first_program(across: Across, lanes: Lanes) -> Program {
+    across.program(shader::REDUCE_DIFFERENCE).define("PER", lanes.steps(PER)).link(lanes.file())
 }
 
-fn program(gpu: &Gpu, step: Step) -> Program {
-    program_for(row_width(gpu), step)
-}
-
-fn program_for(width: u32, step: Step) -> Program {
-    let file = match step {
-        Step::First => shader::REDUCE_DIFFERENCE,
-        Step::Next => shader::REDUCE_TOTAL,
-    };
-    Program::of(file).define("WIDTH", width).define("PER", PER as u32)
+fn next_program(across: Across) -> Program {
+    across.program(shader::REDUCE_TOTAL).define("PER", PER as u32)
 }
 
 pub(super) fn programs() -> Vec<Program> {
-    ROW_WIDTHS.into_iter().flat_map(|w| [program_for(w, Step::First), program_for(w, Step::Next)]).collect()
+    let first = Across::ALL.into_iter().flat_map(|across| Lanes::ALL.map(|lanes| first_program(across, lanes)));
+    first.chain(Across::ALL.map(next_program)).collect()
 }

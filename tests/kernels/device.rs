@@ -20,7 +20,8 @@ pub fn on_each(family: &str, check: impl Fn(&Gpu)) {
 }
 
 fn open(class: Class) -> Option<Mutex<Gpu>> {
-    let prefs = Prefs { device: std::env::var("RESIDUA_DEVICE").ok(), class: Some(class), dtype: Some(DType::F16) };
+    let device = std::env::var("RESIDUA_DEVICE").ok();
+    let prefs = Prefs { device, class: Some(class), dtype: Some(DType::F16), ..Prefs::default() };
     let gpu = pollster::block_on(Gpu::open(&prefs)).expect("a device for the kernel tests");
     let listed = pollster::block_on(residua::gpu::list()).into_iter().find(|l| l.info == *gpu.info());
     // what has matrices must pass the trial of their kernels

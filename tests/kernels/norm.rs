@@ -8,8 +8,8 @@ use super::random::Random;
 use super::reference::Expected;
 use super::reference::norm::{self as plain, Group};
 
-// rows are shared by 16 or 64 invocations
-const WIDTHS: [usize; 13] = [1, 2, 15, 16, 17, 37, 63, 64, 65, 72, 101, 144, 1152];
+// rows are shared by 8 or 64 invocations, in steps of four, two or one number
+const WIDTHS: [usize; 17] = [1, 2, 15, 16, 17, 32, 37, 38, 63, 64, 65, 66, 72, 101, 130, 144, 1152];
 const ROWS: [usize; 6] = [1, 2, 3, 6, 12, 36];
 
 /// Every second result is kept in halves (if its rows are even).
@@ -38,15 +38,17 @@ fn numbers(random: &mut Random, kind: usize, count: usize) -> (Vec<f32>, &'stati
 fn layer_norm() {
     on_each("layer_norm", |gpu| {
         let (mut judge, mut random) = (Judge::new(gpu, "layer_norm"), Random::new("layer_norm"));
-        for case in 0..72 {
+        for case in 0..84 {
             let (rows, c) = (random.pick(&ROWS), WIDTHS[case % WIDTHS.len()]);
             let (numbers, kind) = numbers(&mut random, case / 2, rows * c);
             let eps = random.pick(&[1e-6, 1e-5]);
             // every second case with shift and scale, side by side in a table or the other way round
             let shared = (1..=rows).filter(|r| rows % r == 0).nth(case / 2 % 2).unwrap_or(rows);
-            let (a, b) = (random.below(4), c + 3 + random.below(4));
+            // vectors start where steps of a row do
+            let step = [4, 2, 1].into_iter().find(|n| c % n == 0).unwrap_or(1);
+            let (a, b) = (step * random.below(4), c + step * (3 + random.below(4)));
             let (shift_at, scale_at) = if random.below(2) == 0 { (a, b) } else { (b, a) };
-            let stride = b + c + random.below(3);
+            let stride = b + c + step * random.below(3);
             let table = random.numbers(rows / shared * stride);
             let modulated = case % 2 == 1;
             let modulate = plain::Modulate { table: &table, stride, shift_at, scale_at, rows: shared };
@@ -67,7 +69,7 @@ fn layer_norm() {
 fn rms_norm() {
     on_each("rms_norm", |gpu| {
         let (mut judge, mut random) = (Judge::new(gpu, "rms_norm"), Random::new("rms_norm"));
-        for case in 0..40 {
+        for case in 0..51 {
             let (rows, c) = (random.pick(&ROWS), WIDTHS[case % WIDTHS.len()]);
             let (numbers, kind) = numbers(&mut random, case, rows * c);
             let (eps, weight) = (random.pick(&[1e-6, 1e-5]), random.numbers(c));
@@ -85,7 +87,7 @@ fn rms_norm() {
 fn group_norm() {
     on_each("group_norm", |gpu| {
         let (mut judge, mut random) = (Judge::new(gpu, "group_norm"), Random::new("group_norm"));
-        // a chunk is 8192 numbers of a group: the last sizes need several, the very last one a ragged one
+        // a chunk is 64 positions or more, walked eight at a time: most sizes end within one; the last take many
         let sizes = [
             [1, 1, 4, 1],
             [2, 7, 6, 3],
@@ -98,6 +100,7 @@ fn group_norm() {
             [2, 4096, 8, 2],
             [1, 3001, 24, 3],
             [2, 1400, 48, 4],
+            [1, 20_003, 32, 2],
         ];
         for (number, [images, positions, c, groups]) in sizes.into_iter().enumerate() {
             for kind in [0, 1, number] {

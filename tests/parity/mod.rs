@@ -27,6 +27,7 @@ pub fn gpu(dtype: DType) -> Gpu {
             .ok()
             .map(|k| k.parse().unwrap_or_else(|e| panic!("RESIDUA_KERNELS: {e}"))),
         dtype: Some(dtype),
+        ..Prefs::default()
     };
     pollster::block_on(Gpu::open(&prefs)).unwrap_or_else(|e| panic!("{e}"))
 }

@@ -1,7 +1,7 @@
 //! `residua bench kernels`: every kernel family at the sizes of the models, checked before it is timed.
 
 use residua::Error;
-use residua::gpu::{Clock, Gpu, Prefs};
+use residua::gpu::{Clock, Gpu};
 use serde_json::{Value, json};
 
 use super::cases::{self, Case};
@@ -21,10 +21,9 @@ const NEAR: usize = 6;
 /// # Errors
 /// No adapter, a filter that fits nothing, a kernel that is wrong.
 pub fn run(args: &BenchKernels, screen: &Screen) -> Outcome {
-    let prefs = Prefs { device: args.device.device.clone(), class: args.device.kernels, dtype: args.device.dtype };
     // a filter that fits nothing is known before an adapter is
     matching(cases::all(args.size.unwrap_or(BenchSize::Full)), args.filter.as_deref())?;
-    let gpu = pollster::block_on(Gpu::open(&prefs))?;
+    let gpu = pollster::block_on(Gpu::open(&args.device.prefs()))?;
     let software = gpu.info().device_type == residua::wgpu::DeviceType::Cpu;
     let size = args.size.unwrap_or(if software { BenchSize::Small } else { BenchSize::Full });
     let chosen = matching(cases::all(size), args.filter.as_deref())?;

@@ -1,0 +1,2 @@
+// then: nothing.
+fn then(v: Num) -> Num { return v; }
