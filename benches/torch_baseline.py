@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The roles of `residua bench kernels`, and the guided step of the full-size network, in PyTorch.
+"""The roles of `residua bench kernels`, and the guided step of `residua bench model`, in PyTorch.
 
 Prints the same lines of JSON. On CUDA in bf16 (or f16) with fused attention, elsewhere on the CPU in f32.
 
@@ -273,9 +273,9 @@ def step(width, heads, depth, frames, patches, words, caption=4096):
 
 
 STEPS = {
-    "model.open-sora-480p.step": step(WIDTH, HEADS, 28, FRAMES, PATCHES, CAPTION),
-    "model.open-sora-720p.step": step(WIDTH, HEADS, 28, FRAMES, 3600, CAPTION),
-    "model.open-sora-240p.step": step(WIDTH, HEADS, 28, FRAMES, 405, CAPTION),
+    "model.open-sora-480p.step.computed": step(WIDTH, HEADS, 28, FRAMES, PATCHES, CAPTION),
+    "model.open-sora-720p.step.computed": step(WIDTH, HEADS, 28, FRAMES, 3600, CAPTION),
+    "model.open-sora-240p.step.computed": step(WIDTH, HEADS, 28, FRAMES, 405, CAPTION),
 }
 
 
@@ -324,6 +324,9 @@ def output_bytes(out):
 def run(name, case, args, place):
     shape, flops, make = case
     line = {"event": "kernel", "case": name, "size": args.size, "shape": shape}
+    if name.startswith("model."):
+        samples, frames, patches, *_, words = shape
+        line.update(event="part", tokens=samples * frames * patches, caption=words)
     try:
         first = Maker(args.device, DTYPES[args.dtype])
         sets = [make(first)]
@@ -384,7 +387,7 @@ def main():
     chosen = cases(args.size == "full")
     if not args.no_step:
         # without a GPU the full step takes minutes: the same network, narrower, shallower and shorter
-        chosen.update(STEPS if args.size == "full" else {"model.tiny.step": step(144, 2, 6, 4, 64, 64, caption=128)})
+        chosen.update(STEPS if args.size == "full" else {"model.tiny.step.computed": step(64, 2, 2, 6, 24, 20, caption=32)})
     names = [name for name in chosen if not args.filter or args.filter in name]
     if not names:
         sys.exit(f"error: no case has `{args.filter}` in its name; --list names them all")
