@@ -10,13 +10,16 @@ const SIMD8_LARGE: usize = 1 << 26;
 /// One algorithm with its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kernel {
-    /// `matmul/tiled`.
-    Tiled,
+    /// `matmul/tiled`: rows and columns of a workgroup, 64 or 128.
+    Tiled { side: usize },
     /// `matmul/simd8`: rows of a workgroup, and pairs of columns a lane.
     Simd8 { rows: usize, pairs: usize },
     /// `matmul/coop`.
     Coop(Coop),
 }
+
+/// Both sizes of `matmul/tiled`, the one to take unmeasured first.
+const TILED: [Kernel; 2] = [Kernel::Tiled { side: 64 }, Kernel::Tiled { side: 128 }];
 
 /// The numbers of `matmul/coop`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,12 +139,12 @@ impl Kernel {
     /// `halves`: weights are halves with channels in whole eights, which matrix kernels ask for.
     pub(super) fn candidates(gpu: &Gpu, [m, n, k]: [usize; 3], halves: bool) -> Vec<Self> {
         let plain = Self::plain(gpu.class(), [m, n, k]);
-        let Some(on) = gpu.matrices().filter(|_| halves) else { return vec![plain] };
+        let Some(on) = gpu.matrices().filter(|_| halves) else { return plain };
         let mut known = Coop::known(&on);
         if !on.software {
             known.sort_by_key(|c| c.cost(m, n));
         }
-        known.into_iter().chain(Coop::further(&on)).map(Kernel::Coop).chain([plain]).collect()
+        known.into_iter().chain(Coop::further(&on)).map(Kernel::Coop).chain(plain).collect()
     }
 
     /// The kernels that must pass the trial of a device.
@@ -150,7 +153,7 @@ impl Kernel {
     }
 
     /// What a class makes products with where it can make no use of matrices.
-    fn plain(class: Class, [m, n, k]: [usize; 3]) -> Self {
+    fn plain(class: Class, [m, n, k]: [usize; 3]) -> Vec<Self> {
         match class {
             Class::Simd8 => {
                 // a wide tile reads rows less often, but compiles for half a second
@@ -159,9 +162,9 @@ impl Kernel {
                     _ if m * n * k >= SIMD8_LARGE && n > 32 => 4,
                     _ => 2,
                 };
-                Kernel::Simd8 { rows: 16, pairs }
+                vec![Kernel::Simd8 { rows: 16, pairs }]
             }
-            Class::Portable | Class::Coop8 | Class::Coop16 => Kernel::Tiled,
+            Class::Portable | Class::Coop8 | Class::Coop16 => TILED.to_vec(),
         }
     }
 
@@ -187,13 +190,13 @@ impl Kernel {
         let coop = devices.iter().flat_map(|on| [Coop::known(on), Coop::further(on)].concat());
         let coop = coop.map(|c| (Kernel::Coop(c), true));
         let simd8 = [1, 2, 4].map(|pairs| Kernel::Simd8 { rows: 16, pairs });
-        [Kernel::Tiled].into_iter().chain(simd8).map(|kernel| (kernel, false)).chain(coop).collect()
+        TILED.into_iter().chain(simd8).map(|kernel| (kernel, false)).chain(coop).collect()
     }
 
     /// Rows and columns of a workgroup.
     pub(super) fn tile(self) -> [usize; 2] {
         match self {
-            Kernel::Tiled => [64, 64],
+            Kernel::Tiled { side } => [side, side],
             Kernel::Simd8 { rows, pairs } => [rows, pairs * 16],
             Kernel::Coop(coop) => coop.tile().map(|t| t as usize),
         }
@@ -202,7 +205,13 @@ impl Kernel {
     /// The kernel file with its numbers.
     pub(super) fn program(self) -> Program {
         match self {
-            Kernel::Tiled => Program::of(shader::MATMUL_TILED),
+            Kernel::Tiled { side } => {
+                // an invocation makes 8 × 8, and 16 of k are staged in eights
+                let threads = side * side / 64;
+                Program::of(shader::MATMUL_TILED)
+                    .define("SIDE", side as u32)
+                    .define("SHARE", (2 * side / threads) as u32)
+            }
             Kernel::Simd8 { rows, pairs } => {
                 Program::of(shader::MATMUL_SIMD8).define("ROWS", rows as u32).define("PAIRS", pairs as u32)
             }

@@ -36,12 +36,7 @@ impl Ceilings {
             None => product.flops / measure::time(gpu, &product, budget)?.median(),
             Some(_) => 0.0,
         };
-        Ok(Self {
-            copy_kernel: copy_kernel(gpu, budget)?,
-            copy_buffer: copy_buffer(gpu)?,
-            fma: fma(gpu)?,
-            matmul,
-        })
+        Ok(Self { copy_kernel: copy_kernel(gpu, budget)?, copy_buffer: copy_buffer(gpu)?, fma: fma(gpu)?, matmul })
     }
 
     /// Bytes per second.
