@@ -101,7 +101,10 @@ impl Gpu {
             return build(class, owned);
         }
         let trial = build(class, true); // it waits for its results, also on a device that a host lent
-        match crate::ops::trial(&trial) {
+        let outcome = crate::ops::trial(&trial);
+        trial.trim();
+        trial.reset_peak();
+        match outcome {
             Ok(()) if owned => trial,
             Ok(()) => build(class, false),
             Err(reason) => {

@@ -10,12 +10,21 @@ const SIMD8_LARGE: usize = 1 << 26;
 /// One algorithm with its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kernel {
-    /// `matmul/tiled`.
-    Tiled,
+    /// `matmul/tiled`: rows and columns of a workgroup, 64 or 128.
+    Tiled { side: usize },
     /// `matmul/simd8`: rows of a workgroup, and pairs of columns a lane.
     Simd8 { rows: usize, pairs: usize },
     /// `matmul/coop`.
     Coop(Coop),
+}
+
+/// The tiles of `matmul/simd8`.
+const SIMD8: [Kernel; 5] = [simd8(16, 1), simd8(16, 2), simd8(16, 4), simd8(8, 2), simd8(8, 4)];
+/// Both sizes of `matmul/tiled`, the one to take unmeasured first.
+const TILED: [Kernel; 2] = [Kernel::Tiled { side: 64 }, Kernel::Tiled { side: 128 }];
+
+const fn simd8(rows: usize, pairs: usize) -> Kernel {
+    Kernel::Simd8 { rows, pairs }
 }
 
 /// The numbers of `matmul/coop`.
@@ -143,20 +152,12 @@ impl Kernel {
     /// `halves`: weights are halves with channels in whole eights, which matrix kernels ask for.
     pub(super) fn candidates(gpu: &Gpu, [m, n, k]: [usize; 3], halves: bool) -> Vec<Self> {
         let plain = Self::plain(gpu.class(), [m, n, k]);
-        let Some(on) = gpu.matrices().filter(|_| halves) else {
-            let others: &[(usize, usize)] = match gpu.class() {
-                Class::Simd8 => &[(16, 1), (16, 2), (16, 4), (8, 2), (8, 4)],
-                _ => &[],
-            };
-            let others = others.iter().map(|&(rows, pairs)| Kernel::Simd8 { rows, pairs });
-            let others = others.filter(|&k| k != plain && k.tile()[1] < 2 * n.max(16));
-            return std::iter::once(plain).chain(others).collect();
-        };
+        let Some(on) = gpu.matrices().filter(|_| halves) else { return plain };
         let mut known = Coop::known(&on);
         if !on.software {
             known.sort_by_key(|c| c.cost(m, n));
         }
-        known.into_iter().chain(Coop::further(&on)).map(Kernel::Coop).chain([plain]).collect()
+        known.into_iter().chain(Coop::further(&on)).map(Kernel::Coop).chain(plain).collect()
     }
 
     /// The kernels that must pass the trial of a device.
@@ -165,7 +166,7 @@ impl Kernel {
     }
 
     /// What a class makes products with where it can make no use of matrices.
-    fn plain(class: Class, [m, n, k]: [usize; 3]) -> Self {
+    fn plain(class: Class, [m, n, k]: [usize; 3]) -> Vec<Self> {
         match class {
             Class::Simd8 => {
                 // a wide tile reads rows less often, but compiles for half a second
@@ -174,9 +175,11 @@ impl Kernel {
                     _ if m * n * k >= SIMD8_LARGE && n > 32 => 4,
                     _ => 2,
                 };
-                Kernel::Simd8 { rows: 16, pairs }
+                let guess = Kernel::Simd8 { rows: 16, pairs };
+                let others = SIMD8.into_iter().filter(|&other| other != guess && other.tile()[1] < 2 * n.max(16));
+                std::iter::once(guess).chain(others).collect()
             }
-            Class::Portable | Class::Coop8 | Class::Coop16 => Kernel::Tiled,
+            Class::Portable | Class::Coop8 | Class::Coop16 => TILED.to_vec(),
         }
     }
 
@@ -201,15 +204,14 @@ impl Kernel {
         ];
         let coop = devices.iter().flat_map(|on| [Coop::known(on), Coop::further(on)].concat());
         let coop = coop.map(|c| (Kernel::Coop(c), true));
-        let simd8 = [1, 2, 4].map(|pairs| Kernel::Simd8 { rows: 16, pairs });
-        [Kernel::Tiled].into_iter().chain(simd8).map(|kernel| (kernel, false)).chain(coop).collect()
+        TILED.into_iter().chain(SIMD8).map(|kernel| (kernel, false)).chain(coop).collect()
     }
 
     /// Loop iterations of an invocation, all loops together; leaving a loop counts as one.
     pub(super) fn iterations(self, taps: usize, c8: usize) -> usize {
         let deep = taps * c8;
         match self {
-            Kernel::Tiled => deep.div_ceil(2) * (2 + 16),
+            Kernel::Tiled { .. } => deep.div_ceil(2) * (2 + 16),
             Kernel::Simd8 { .. } => deep.div_ceil(8) * (2 + 8),
             Kernel::Coop(coop) => coop.iterations(deep, taps),
         }
@@ -218,7 +220,7 @@ impl Kernel {
     /// Rows and columns of a workgroup.
     pub(super) fn tile(self) -> [usize; 2] {
         match self {
-            Kernel::Tiled => [64, 64],
+            Kernel::Tiled { side } => [side, side],
             Kernel::Simd8 { rows, pairs } => [rows, pairs * 16],
             Kernel::Coop(coop) => coop.tile().map(|t| t as usize),
         }
@@ -227,7 +229,13 @@ impl Kernel {
     /// The kernel file with its numbers.
     pub(super) fn program(self) -> Program {
         match self {
-            Kernel::Tiled => Program::of(shader::MATMUL_TILED),
+            Kernel::Tiled { side } => {
+                // an invocation makes 8 × 8, and 16 of k are staged in eights
+                let threads = side * side / 64;
+                Program::of(shader::MATMUL_TILED)
+                    .define("SIDE", side as u32)
+                    .define("SHARE", (2 * side / threads) as u32)
+            }
             Kernel::Simd8 { rows, pairs } => {
                 Program::of(shader::MATMUL_SIMD8).define("ROWS", rows as u32).define("PAIRS", pairs as u32)
             }

@@ -26,9 +26,9 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::kernel::Kernel;
-use super::{Store, contract};
+use super::{Store, contract, trial};
 use crate::gpu::shader::{self, Source};
-use crate::gpu::{Dispatch, Gpu, Program};
+use crate::gpu::{Dispatch, Program};
 use crate::tensor::{DType, Tensor};
 
 /// What happens to each sum after the bias.
@@ -173,6 +173,15 @@ pub fn conv(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: &Geometry, 
     launch(x, w, bias, Activation::None, target, Store::Full, params, shader::MATMUL_INPUT_CONV, shape, None)
 }
 
+/// out = x · wᵀ by one kernel, whether or not it would be chosen: for the trial.
+pub(super) fn product(x: &Tensor, w: &Tensor, kernel: Kernel) -> Tensor {
+    let ([m, k], [n, _]) = (x.sizes(), w.sizes());
+    let params =
+        Params { m: m as u32, n: n as u32, c: k as u32, c8: k.div_ceil(8) as u32, taps: 1, ..Params::default() };
+    let (then, target, input) = (Activation::None, Target::Plain, shader::MATMUL_INPUT_ROWS);
+    launch(x, w, None, then, target, Store::Full, params, input, vec![m, n], Some(kernel))
+}
+
 fn launch(
     x: &Tensor,
     w: &Tensor,
@@ -238,11 +247,7 @@ fn launch(
     };
     let names: Vec<String> = kernels.iter().map(|k| format!("{k:?}")).collect();
     let work = 2.0 * m as f64 * n as f64 * depth as f64;
-    let sound = |i: usize| {
-        let outcome = tried(gpu, &kernels[i..=i]);
-        outcome.as_ref().inspect_err(|reason| log::warn!("a kernel is fast, but wrong: {reason}")).is_ok()
-    };
-    record(kernels[gpu.fastest(&key(), work, &names, |i| record(kernels[i]), sound)]);
+    record(kernels[gpu.fastest(&key(), work, &names, |i| record(kernels[i]), |i| trial::sound(gpu, kernels[i]))]);
     out
 }
 
@@ -310,68 +315,4 @@ pub(super) fn programs() -> Vec<Program> {
         }
     }
     all
-}
-
-/// Tries every matrix kernel that may be chosen unmeasured.
-///
-/// # Errors
-/// As [`tried`].
-pub(super) fn trial(gpu: &Gpu) -> Result<(), String> {
-    tried(gpu, &Kernel::tried(gpu))
-}
-
-/// Makes products with some kernels and compares them with what they are, twice.
-///
-/// Inputs are multiples of 1/8 up to 1, so every product and every sum of them is exact in f32, in any order: what
-/// differs at all is wrong.
-///
-/// # Errors
-/// Which kernel was wrong, on which shape.
-fn tried(gpu: &Gpu, kernels: &[Kernel]) -> Result<(), String> {
-    // odd multipliers: no two rows alike, and none a shift of another
-    let number = |i: usize, step: usize| ((i * step + i / 7) % 17) as f32 / 8.0 - 1.0;
-    // whole tiles first, then edges in m, n and k
-    for [m, n, k] in [[256, 320, 192], [77, 72, 40]] {
-        let x: Vec<f32> = (0..m * k).map(|i| number(i, 5)).collect();
-        let w: Vec<f32> = (0..n * k).map(|i| number(i, 11)).collect();
-        let sum = |i: usize| -> f32 {
-            let (row, column) = (i / n * k, i % n * k);
-            x[row..row + k].iter().zip(&w[column..column + k]).map(|(a, b)| a * b).sum()
-        };
-        let expected: Vec<f32> = (0..m * n).map(sum).collect();
-        let halves = |numbers: &[f32], rows: usize| {
-            gpu.filled([rows, k], DType::F16, |view| {
-                let bytes: Vec<u8> = numbers.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect();
-                view.slice(..bytes.len()).copy_from_slice(&bytes);
-            })
-        };
-        let (x, w) = (halves(&x, m), halves(&w, n));
-        for &kernel in kernels {
-            for _ in 0..2 {
-                let params =
-                    Params { m: m as u32, n: n as u32, c: k as u32, c8: k as u32 / 8, taps: 1, ..Params::default() };
-                let out = launch(
-                    &x,
-                    &w,
-                    None,
-                    Activation::None,
-                    Target::Plain,
-                    Store::Full,
-                    params,
-                    shader::MATMUL_INPUT_ROWS,
-                    vec![m, n],
-                    Some(kernel),
-                );
-                let got = out.read_blocking().map_err(|e| format!("{kernel:?}: {e}"))?;
-                if let Some(i) = (0..m * n).find(|&i| got[i] != expected[i]) {
-                    let (row, column) = (i / n, i % n);
-                    return Err(format!(
-                        "{kernel:?} on {m} x {n} x {k}: {} in row {row}, column {column}, where {} was due",
-                        got[i], expected[i]
-                    ));
-                }
-            }
-        }
-    }
-    Ok(())
 }
