@@ -73,7 +73,7 @@ fn written_and_read_at_once_is_a_bug_of_the_caller() {
     let gpu = open(None);
     let x = gpu.upload(&[1.0; 4], [4]);
     let launch = |out: &Tensor| {
-        Dispatch::new(&gpu, Program::of(shader::ELEMENTWISE_SILU))
+        Dispatch::new(&gpu, Program::of(shader::ELEMENTWISE_SILU).link(shader::LIB_ONES))
             .bind("x", &x)
             .bind("out", out)
             .params(&[4u32, 0, 0, 0])
@@ -96,7 +96,8 @@ fn wrong_names_and_shapes_panic() {
     let panics = |what: &str, f: &dyn Fn()| {
         assert!(catch_unwind(AssertUnwindSafe(f)).is_err(), "{what} should panic");
     };
-    let silu = || Dispatch::new(&gpu, Program::of(shader::ELEMENTWISE_SILU)).params(&[4u32, 0, 0, 0]);
+    let silu =
+        || Dispatch::new(&gpu, Program::of(shader::ELEMENTWISE_SILU).link(shader::LIB_ONES)).params(&[4u32, 0, 0, 0]);
     let out = ops::silu(&x);
     panics("a binding nobody gave", &|| silu().bind("x", &x).record());
     panics("a name the shader has not", &|| silu().bind("x", &x).bind("out", &out).bind("y", &x).record());
