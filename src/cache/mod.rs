@@ -206,6 +206,9 @@ impl ResidualCache {
     }
 
     /// Runs the blocks, or adds what they added at the last computed step.
+    ///
+    /// Moves 12 bytes a number of the stream either way: to add, or to take the difference that the next steps add. No
+    /// neighbour could do it: the blocks' input is long gone when the last product ends. A block moves some hundred.
     pub fn stack(&mut self, x: &Tensor, blocks: impl FnOnce(&mut Self, &Tensor) -> Tensor) -> Tensor {
         if let Some(sum) = self.stack.as_ref().filter(|_| !self.computing) {
             return ops::add(x, sum);
@@ -217,7 +220,9 @@ impl ResidualCache {
         y
     }
 
-    /// Adds a residual branch to the stream. `branch` is told where to add (so that it may do so on its way
+    /// Adds a residual branch to the stream. Where the residual is measured it cannot be added on the branch's way out:
+    /// that costs 12 bytes a number to add it, and 8 for each comparison; a policy measures at one or two sites.
+    /// `branch` is told where to add (so that it may do so on its way
     /// out), or, if the residual itself is wanted here, that it should return just that.
     pub fn add(&mut self, site: Site, x: &Tensor, branch: impl FnOnce(&mut Self, Option<&Tensor>) -> Tensor) -> Tensor {
         let Some(strides) = self.policy.as_ref().and_then(|p| p.measures(site)).map(<[usize]>::to_vec) else {
