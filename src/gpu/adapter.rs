@@ -79,6 +79,29 @@ pub struct Matrices {
     pub invocations: u32,
 }
 
+impl Matrices {
+    /// Those of known devices, for tests without one.
+    pub(crate) fn examples() -> [Self; 6] {
+        let device = |edge, subgroup, flat, software| Matrices {
+            edge,
+            subgroup,
+            flat,
+            software,
+            workgroup_bytes: 48 << 10,
+            invocations: 1024,
+        };
+        // NVIDIA, AMD, Intel; Apple; both imitations
+        [
+            device(16, 32, false, false),
+            device(16, 64, false, false),
+            device(16, 16, false, false),
+            device(8, 32, true, false),
+            device(8, 8, false, true),
+            device(16, 8, false, true),
+        ]
+    }
+}
+
 /// One adapter as `residua devices` shows it.
 #[derive(Clone, Debug)]
 pub struct Listed {

@@ -208,7 +208,7 @@ impl Gpu {
 
     /// A fresh buffer filled by `fill` before the GPU first sees it: no staging copy, no zero fill.
     pub(crate) fn filled_buffer(&self, bytes: u64, fill: impl FnOnce(&mut wgpu::BufferViewMut)) -> wgpu::Buffer {
-        let size = bytes.max(16).next_multiple_of(4); // a binding of vec4 holds at least one
+        let size = bytes.max(32).next_multiple_of(4); // a binding of eights holds at least one
         let buffer = self.0.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("residua/weights"),
             size,

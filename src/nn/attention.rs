@@ -24,7 +24,7 @@ impl SelfAttention {
         let d = width / heads;
         let norm = |name: &str| qk_norm.then(|| w.at(name).get("weight", [d])).transpose();
         Ok(Self {
-            qkv: Linear::load(&w.at("qkv"), width, 3 * width)?,
+            qkv: Linear::load(&w.at("qkv"), width, 3 * width)?.feeding_products(),
             proj: Linear::load(&w.at("proj"), width, width)?,
             q_norm: norm("q_norm")?,
             k_norm: norm("k_norm")?,
@@ -36,9 +36,7 @@ impl SelfAttention {
     /// x: `[B, N, C]`, rows forming `seq`; `rotary`: angles by place. → `[B, N, C]` into `target`.
     pub fn forward(&self, x: &Tensor, seq: Sequences, rotary: Option<&Tensor>, target: Target<'_>) -> Tensor {
         let qkv = self.qkv.forward(x);
-        let q = self.query(&qkv, seq, rotary);
-        let k = self.key(&qkv, seq, rotary);
-        let v = self.part(&qkv, 2, seq, None, None);
+        let [q, k, v] = ops::split_heads(&qkv, 0, [self.heads, self.d], seq, &self.norms(), rotary);
         let scale = (self.d as f32).sqrt().recip();
         let mixed = ops::attention(&q, &k, &v, self.d, seq, Keys::Own, None, scale);
         self.proj.forward_into(&mixed.reshape(x.shape().clone()), target)
@@ -46,31 +44,22 @@ impl SelfAttention {
 
     /// The queries alone, for inspection: `[problems, heads, len, padded]`.
     pub fn queries(&self, x: &Tensor, seq: Sequences, rotary: Option<&Tensor>) -> Tensor {
-        self.query(&self.qkv.forward(x), seq, rotary)
+        self.part(x, 0, self.q_norm.as_ref(), seq, rotary)
     }
 
     /// The keys alone, for inspection: `[problems, heads, len, padded]`.
     pub fn keys(&self, x: &Tensor, seq: Sequences, rotary: Option<&Tensor>) -> Tensor {
-        self.key(&self.qkv.forward(x), seq, rotary)
+        self.part(x, 1, self.k_norm.as_ref(), seq, rotary)
     }
 
-    fn query(&self, qkv: &Tensor, seq: Sequences, rotary: Option<&Tensor>) -> Tensor {
-        self.part(qkv, 0, seq, self.q_norm.as_ref(), rotary)
+    fn norms(&self) -> Vec<&Tensor> {
+        self.q_norm.iter().chain(&self.k_norm).collect()
     }
 
-    fn key(&self, qkv: &Tensor, seq: Sequences, rotary: Option<&Tensor>) -> Tensor {
-        self.part(qkv, 1, seq, self.k_norm.as_ref(), rotary)
-    }
-
-    fn part(
-        &self,
-        qkv: &Tensor,
-        part: usize,
-        seq: Sequences,
-        norm: Option<&Tensor>,
-        rotary: Option<&Tensor>,
-    ) -> Tensor {
-        ops::split_heads(qkv, part * self.heads * self.d, [self.heads, self.d], seq, norm, rotary)
+    fn part(&self, x: &Tensor, at: usize, norm: Option<&Tensor>, seq: Sequences, rotary: Option<&Tensor>) -> Tensor {
+        let norm: Vec<&Tensor> = norm.into_iter().collect();
+        let [part] = ops::split_heads(&self.qkv.forward(x), at, [self.heads, self.d], seq, &norm, rotary);
+        part
     }
 }
 
@@ -96,8 +85,8 @@ impl CrossAttention {
     /// [`crate::Error::Checkpoint`] if a tensor is missing or mis-shaped.
     pub fn load(w: &Weights, width: usize, heads: usize) -> Result<Self> {
         Ok(Self {
-            q: Linear::load(&w.at("q_linear"), width, width)?,
-            kv: Linear::load(&w.at("kv_linear"), width, 2 * width)?,
+            q: Linear::load(&w.at("q_linear"), width, width)?.feeding_products(),
+            kv: Linear::load(&w.at("kv_linear"), width, 2 * width)?.feeding_products(),
             proj: Linear::load(&w.at("proj"), width, width)?,
             heads,
             d: width / heads,
@@ -108,15 +97,15 @@ impl CrossAttention {
     pub fn keys(&self, text: &Tensor) -> TextKeys {
         let kv = self.kv.forward(text);
         let seq = Sequences { len: text.as_rows()[0], inner: 1 };
-        let part = |p: usize| ops::split_heads(&kv, p * self.heads * self.d, [self.heads, self.d], seq, None, None);
-        TextKeys { k: part(0), v: part(1) }
+        let [k, v] = ops::split_heads(&kv, 0, [self.heads, self.d], seq, &[], None);
+        TextKeys { k, v }
     }
 
     /// x: `[B, N, C]`; `spans`: first token and length of each sample's caption. → `[B, N, C]`.
     pub fn forward(&self, x: &Tensor, text: &TextKeys, spans: &Tensor, onto: Option<&Tensor>) -> Tensor {
         let [_, tokens, _] = x.sizes();
         let seq = Sequences { len: tokens, inner: 1 };
-        let q = ops::split_heads(&self.q.forward(x), 0, [self.heads, self.d], seq, None, None);
+        let [q] = ops::split_heads(&self.q.forward(x), 0, [self.heads, self.d], seq, &[], None);
         let scale = (self.d as f32).sqrt().recip();
         let mixed = ops::attention(&q, &text.k, &text.v, self.d, seq, Keys::Packed(spans), None, scale);
         self.proj.forward_into(&mixed.reshape(x.shape().clone()), Target::onto(onto))

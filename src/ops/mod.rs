@@ -4,6 +4,7 @@
 
 mod attention;
 mod elementwise;
+mod heads;
 mod join;
 mod kernel;
 mod lanes;
@@ -13,8 +14,9 @@ mod norm;
 mod reduce;
 mod trial;
 
-pub use attention::{Keys, Sequences, attention, padded_head, split_heads};
+pub use attention::{Keys, attention};
 pub use elementwise::{add, affine_channels, choose, euler_step, posterior, renoise, silu, sub};
+pub use heads::{Sequences, padded_head, split_heads};
 pub use join::join;
 pub use layout::{pack_rgba, permute, rows, window};
 pub use matmul::{Activation, Gate, Geometry, Target, conv, linear};
@@ -59,6 +61,7 @@ pub(crate) use contract;
 pub fn programs() -> Vec<Program> {
     let mut all = attention::programs();
     all.extend(elementwise::programs());
+    all.extend(heads::programs());
     all.extend(join::programs());
     all.extend(layout::programs());
     all.extend(matmul::programs());
