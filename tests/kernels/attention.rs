@@ -275,7 +275,7 @@ fn a_whole_layer() {
 #[test]
 fn long_sequences_are_whole_or_refused() {
     on_each_type("attention long", |gpu| {
-        for keys in [20_000, 50_000, 70_000] {
+        for keys in [20_000, 45_000, 70_000] {
             let wide = ops::padded_head(gpu, 8);
             let q = operands(gpu, &vec![0.0; wide], [1, 1, 1, wide]);
             let k = operands(gpu, &vec![0.0; keys * wide], [1, 1, keys, wide]);
@@ -292,7 +292,7 @@ fn long_sequences_are_whole_or_refused() {
                     // rounding to halves, and of a sum of up to 70 000 ones (exact in f32)
                     assert!(off <= want * 1e-3, "{keys} keys on {:?}: {mean:?}, not {want}", gpu.class());
                 }
-                Err(Error::Limit { .. }) => assert!(keys > 50_000, "{keys} keys on {:?} are refused", gpu.class()),
+                Err(Error::Limit { .. }) => assert!(keys > 45_000, "{keys} keys on {:?} are refused", gpu.class()),
                 Err(other) => panic!("{keys} keys on {:?}: {other}", gpu.class()),
             }
         }
