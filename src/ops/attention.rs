@@ -184,6 +184,9 @@ pub fn attention(
         Form::Flash => problems * heads * queries.div_ceil(64),
         Form::Wide => problems * heads * queries.div_ceil(4),
     };
+    // of packed keys a problem sees its share
+    let seen = if own { key_count as f64 } else { key_count as f64 / problems as f64 };
+    let flops = 4.0 * (problems * queries * heads * d) as f64 * seen;
     Dispatch::new(gpu, program(form, d4, own, relative.is_some()))
         .bind("q", q)
         .bind("k", k)
@@ -192,6 +195,7 @@ pub fn attention(
         .bind_if("relative", relative)
         .bind("out", &out)
         .params(&params)
+        .flops(flops)
         .over([groups, 1, 1])
         .record();
     out
