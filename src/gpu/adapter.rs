@@ -20,6 +20,10 @@ pub struct Prefs {
     pub tune: Tune,
     /// Where; `None`: [`super::cache_folder`].
     pub cache_folder: Option<PathBuf>,
+    /// Believe that a binding holds no more bytes than this, for tests.
+    pub binding: Option<u64>,
+    /// Believe that a buffer holds no more bytes than this, for tests.
+    pub buffer: Option<u64>,
 }
 
 /// The kernel family an adapter gets.

@@ -96,6 +96,9 @@ pub fn attention(
         scale,
         pad: 0,
     };
+    // of packed keys a problem sees its share
+    let seen = if own { key_count as f64 } else { key_count as f64 / problems as f64 };
+    let flops = 4.0 * (problems * queries * heads * d) as f64 * seen;
     let kind = Kind { form, d8: shape.d8, own, relative: relative.is_some(), dtype: q.dtype(), out: out.dtype() };
     Dispatch::new(gpu, kind.program())
         .bind("q", q)
@@ -107,6 +110,7 @@ pub fn attention(
         .params(&params)
         .over([form.groups(problems * heads, queries), 1, 1])
         .iterations(form.iterations(padded / 8, key_count))
+        .flops(flops)
         .record();
     out
 }
