@@ -2,11 +2,13 @@
 //
 // Two rounds of PCG as a hash (Jarzynski and Olano, Hash Functions for GPU Rendering, JCGT 2020): the seed moves the
 // sequence. An invocation makes two neighbouring numbers. `first` is where this launch starts in the whole.
-// Links: `store2` (norm/out_f32, norm/out_f16).
+// HALVES: 1 where numbers are kept as packed halves, 0 where they are f32.
 // use lib/each
+// use lib/half
 
 struct Params { count: u32, numbers: u32, first: u32, seed: u32, mean: f32, range: f32, pad0: u32, pad1: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(10) var<storage, read_write> out: array<u32>;
 
 fn hash(v: u32) -> u32 {
     let state = v * 747796405u + 2891336453u;
@@ -21,5 +23,11 @@ fn value(i: u32) -> f32 {
 
 fn each(pair: u32) {
     let i = 2u * pair;
-    store2(i, vec2<f32>(value(i), value(i + 1u)), i + 1u < p.numbers);
+    let v = vec2<f32>(value(i), value(i + 1u));
+    if (HALVES == 1u) {
+        out[pair] = packed(v);
+    } else {
+        out[i] = bitcast<u32>(v.x);
+        if (i + 1u < p.numbers) { out[i + 1u] = bitcast<u32>(v.y); }
+    }
 }

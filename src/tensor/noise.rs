@@ -72,10 +72,7 @@ pub(super) fn noise(gpu: &Gpu, shape: Shape, dtype: DType, seed: u32, spread: Sp
 }
 
 fn program(dtype: DType) -> Program {
-    Program::of(shader::ELEMENTWISE_NOISE).link(match dtype {
-        DType::F32 => shader::NORM_OUT_F32,
-        DType::F16 => shader::NORM_OUT_F16,
-    })
+    Program::of(shader::ELEMENTWISE_NOISE).define("HALVES", u32::from(dtype == DType::F16))
 }
 
 pub(crate) fn programs() -> Vec<Program> {
