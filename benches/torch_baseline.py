@@ -80,14 +80,19 @@ def rotate(x, cos, sin):
 
 
 def split(rows, length, inner, rotary):
+    """Queries, keys and values out of a joint projection; the former two normed and, along time, turned."""
     def make(new):
         x, weight = new(rows, 3 * WIDTH), new(HEAD)
         turn = angles(length, HEAD, new.device)
 
+        def heads(part, norm):
+            part = rms(part.unflatten(1, (HEADS, HEAD)), weight) if norm else part.unflatten(1, (HEADS, HEAD))
+            part = part.unflatten(0, (-1, length, inner)).permute(0, 2, 3, 1, 4).flatten(0, 1)
+            return (rotate(part, *turn) if norm and rotary else part).contiguous()
+
         def launch():
-            q = rms(x[:, :WIDTH].unflatten(1, (HEADS, HEAD)), weight)
-            q = q.unflatten(0, (-1, length, inner)).permute(0, 2, 3, 1, 4).flatten(0, 1)
-            return (rotate(q, *turn) if rotary else q).contiguous()
+            q, k, v = x.chunk(3, 1)
+            return heads(q, True), heads(k, True), heads(v, False)
         return launch
     return [rows, HEADS, HEAD, length], 0.0, make
 
