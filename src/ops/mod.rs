@@ -14,7 +14,7 @@ mod reduce;
 mod trial;
 
 pub use attention::{Keys, Sequences, attention, padded_head, split_heads};
-pub use elementwise::{add, affine_channels, choose, euler_step, posterior, renoise, silu, sub};
+pub use elementwise::{add, add_scaled, affine_channels, choose, euler_step, posterior, renoise, silu, sub};
 pub use join::join;
 pub use layout::{pack_rgba, permute, rows, window};
 pub use matmul::{Activation, Gate, Geometry, Target, conv, linear};

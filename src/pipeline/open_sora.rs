@@ -44,7 +44,7 @@ pub struct Sampled {
     pub steps: Vec<Step>,
     /// Name and settings of the cache.
     pub cache: String,
-    /// Bytes the cache held on the device between steps.
+    /// The most bytes the cache held on the device between steps.
     pub cache_bytes: u64,
 }
 
@@ -148,12 +148,16 @@ impl OpenSora {
         let mut cache = plan.cache.build(steps).map_or_else(ResidualCache::off, ResidualCache::new);
         let [_, t, h, w] = plan.latent;
         let [pt, ph, pw] = self.transformer.patch_size;
+        let [frames, patches] = [t.div_ceil(pt), h.div_ceil(ph) * w.div_ceil(pw)];
         cache.begin(Run {
             steps,
+            timesteps: plan.timesteps.clone(),
             depth: self.transformer.depth,
             batch: 2,
-            frames: t.div_ceil(pt),
-            patches: h.div_ceil(ph) * w.div_ceil(pw),
+            frames,
+            patches,
+            width: self.transformer.hidden_size,
+            pair: self.transformer.pair([2, frames, patches]),
         })?;
         Ok(cache)
     }
@@ -269,14 +273,14 @@ struct Conditioned<'a> {
 }
 
 impl Denoiser for Conditioned<'_> {
-    fn velocity(
+    async fn velocity(
         &self,
         z: &Tensor,
         timesteps: &[f64],
         frame_mask: Option<&[bool]>,
         cache: &mut ResidualCache,
-    ) -> Tensor {
+    ) -> Result<Tensor> {
         let input = Input { x: z, timesteps, fps: &[self.fps], text: &self.text, grid: &self.grid, frame_mask };
-        self.net.forward(&input, cache, &mut Tap::Off)
+        self.net.forward(&input, cache, &mut Tap::Off).await
     }
 }
