@@ -436,3 +436,25 @@ fn programs_are_told_of_errors_too() {
     let ran = run(dir.path(), &["generate", "-q", "-m", model, "-p", "", "-o", "a.mp4"]);
     judge(&ran, 2, &["prompt"]);
 }
+
+#[test]
+fn bench_model_scaled_down() {
+    let dir = scratch();
+    let args = ["bench", "model", "--config", "tiny", "--weights", "random", "--seconds", "0.05", "--json"];
+    let ran = run(dir.path(), &args).ok();
+    let events: Vec<Value> = ran.text().lines().map(|l| serde_json::from_str(l).expect("a line of JSON")).collect();
+    assert_eq!(events[0]["event"], "ceilings");
+    let parts: Vec<&str> = events[1..].iter().filter_map(|e| e["part"].as_str()).collect();
+    assert_eq!(parts, ["step", "step.skipped", "metric", "run", "decode", "text"]);
+    for part in &events[1..] {
+        assert!(part["seconds"].as_f64().is_some_and(|s| s > 0.0), "{part}");
+        if part["flops"].as_f64().is_some_and(|f| f > 0.0) {
+            assert_eq!(part["finite"], true, "{part}");
+            assert_eq!(part["peak_bytes"], part["peak_bytes_rehearsed"], "{part}");
+        }
+    }
+    let full = ["bench", "model", "--config", "open-sora-240p", "--dry-run", "--parts", "step", "--json"];
+    let ran = run(dir.path(), &full).ok();
+    let step: Value = serde_json::from_str(ran.text()).expect("a line of JSON");
+    assert!(step["peak_bytes_rehearsed"].as_u64().is_some_and(|b| b > 2 << 30), "{step}");
+}

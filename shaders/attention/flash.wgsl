@@ -1,13 +1,16 @@
 // out = softmax(scale · q·kᵀ + bias) · v with the online softmax, f32; keys and values staged by blocks.
 //
-// Portable form for long sequences on real GPUs (after FlashAttention, Dao et al. 2022): one query an
-// invocation, 64 a workgroup, BLOCK keys and values in workgroup memory (32·BLOCK·D4 bytes ≤ 16 KiB).
-// Links as attention/stream.
+// Portable form (after FlashAttention, Dao et al. 2022): one query an invocation, 64 a workgroup, q and out in
+// registers, BLOCK keys and values in workgroup memory as they are stored: 2 · BLOCK · D8 eights ≤ 16 KiB.
+// A score of −∞ adds nothing; a query that sees no key at all gives zeros.
+// Refuses: heads too wide for registers (the host takes attention/wide).
+// Moves: q and out once; k and v once for every 64 queries. Links as attention/lanes.
 // use lib/grid
 // use attention/params
+// use attention/operands
 
-var<workgroup> sk: array<vec4<f32>, BLOCK * D4>;
-var<workgroup> sv: array<vec4<f32>, BLOCK * D4>;
+var<workgroup> sk: array<Raw, BLOCK * D8>;
+var<workgroup> sv: array<Raw, BLOCK * D8>;
 
 @compute @workgroup_size(64)
 fn main(
@@ -24,41 +27,42 @@ fn main(
     let problem = flat / (blocks * p.heads);
     let first = (key_problem(problem) * p.heads + head) * p.keys + first_key(problem);
     let count = key_count(problem);
-    let start = ((problem * p.heads + head) * p.queries + query) * D4;
-    //% for i in 0..D4
-    let q{i} = q[start + {i}u] * p.scale;
-    var o{i} = vec4<f32>(0.0);
+    let start = ((problem * p.heads + head) * p.queries + query) * D8;
+    //% for i in 0..D8
+    let q{i} = times(widen(q[start + {i}u]), p.scale);
+    var o{i} = ZERO;
     //% end
     var best = -3.0e38;
     var sum = 0.0;
     for (var t = 0u; t < count; t += BLOCK) {
         let here = min(BLOCK, count - t);
-        for (var e = l; e < here * D4; e += 64u) {
-            sk[e] = k[(first + t) * D4 + e];
-            sv[e] = v[(first + t) * D4 + e];
+        for (var e = l; e < here * D8; e += 64u) {
+            sk[e] = k[(first + t) * D8 + e];
+            sv[e] = v[(first + t) * D8 + e];
         }
         workgroupBarrier();
         for (var j = 0u; j < here; j++) {
             var s = bias(head, query, t + j);
-            //% for i in 0..D4
-            s += dot(q{i}, sk[j * D4 + {i}u]);
+            //% for i in 0..D8
+            s += dot8(q{i}, widen(sk[j * D8 + {i}u]));
             //% end
-            let top = max(best, s);
-            let keep = exp(best - top);
-            let e = exp(s - top);
-            best = top;
-            sum = fma(sum, keep, e);
-            //% for i in 0..D4
-            o{i} = fma(vec4<f32>(e), sv[j * D4 + {i}u], o{i} * keep);
+            let less = exp(-abs(s - best));
+            let rises = s > best;
+            let keep = select(1.0, less, rises);
+            let e = select(less, 1.0, rises);
+            best = max(best, s);
+            sum = sum * keep + e;
+            //% for i in 0..D8
+            o{i} = blend(o{i}, keep, widen(sv[j * D8 + {i}u]), e);
             //% end
         }
         workgroupBarrier();
     }
-    let r = select(0.0, 1.0 / sum, sum > 0.0);
-    let row = out_row(problem, query);
     if (own < p.queries) {
-        //% for i in 0..D4
-        store4(row, head, {i}u, o{i} * r);
+        let to = out_at(problem, head, query);
+        let r = select(0.0, 1.0 / sum, sum > 0.0);
+        //% for i in 0..D8
+        store8(to, {i}u, times(o{i}, r));
         //% end
     }
 }

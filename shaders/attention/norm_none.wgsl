@@ -1,3 +1,3 @@
 // norm: none.
-fn norm_scale(row: u32, head: u32) -> f32 { return 1.0; }
-fn normed(row: u32, head: u32, e: u32, scale: f32) -> f32 { return element(row, head, e); }
+fn norm_scale(part: u32, place: u32) -> f32 { return 1.0; }
+fn normed(part: u32, e: u32, scale: f32, v: Eight) -> Eight { return v; }

@@ -1,2 +1,2 @@
 // rotary: none.
-fn turned(pair: vec2<f32>, place: u32, j: u32) -> vec2<f32> { return pair; }
+fn turned(part: u32, place: u32, e: u32, v: Eight) -> Eight { return v; }

@@ -1,13 +1,15 @@
 // out = softmax(scale · q·kᵀ + bias) · v for heads too wide for registers (the VAE's one head of 512), f32.
 //
 // A workgroup of 64 takes 4 queries. For each block of 64 keys: an invocation scores one key against the 4
-// queries; then every invocation owns OWN vec4 of the head and gathers them over the block. Scores never
-// leave the workgroup; the softmax is online over blocks. Workgroup memory: 64·D4 + 1 KiB + 48 bytes.
-// Links as attention/stream.
+// queries; then every invocation owns OWN eights of the head and gathers them over the block. Scores never
+// leave the workgroup; the softmax is online over blocks. Workgroup memory: 128·D8 + 1 KiB + 48 bytes.
+// Refuses: heads so wide that this exceeds 16 KiB.
+// Moves: q and out once; k and v once for every 4 queries. Links as attention/lanes.
 // use lib/grid
 // use attention/params
+// use attention/operands
 
-var<workgroup> sq: array<vec4<f32>, 4u * D4>;
+var<workgroup> sq: array<Eight, 4u * D8>;
 var<workgroup> ss: array<f32, 256>; // scores, then weights, of the block: [query][key]
 var<workgroup> best: array<f32, 4>;
 var<workgroup> sum: array<f32, 4>;
@@ -28,8 +30,8 @@ fn main(
     let first = (key_problem(problem) * p.heads + head) * p.keys + first_key(problem);
     let count = key_count(problem);
     let base = (problem * p.heads + head) * p.queries;
-    for (var e = l; e < 4u * D4; e += 64u) {
-        sq[e] = q[(base + min(query0 + e / D4, p.queries - 1u)) * D4 + e % D4] * p.scale;
+    for (var e = l; e < 4u * D8; e += 64u) {
+        sq[e] = times(widen(q[(base + min(query0 + e / D8, p.queries - 1u)) * D8 + e % D8]), p.scale);
     }
     if (l < 4u) {
         best[l] = -3.0e38;
@@ -37,7 +39,7 @@ fn main(
     }
     //% for o in 0..OWN
     //% for n in 0..4
-    var o{o}_{n} = vec4<f32>(0.0);
+    var o{o}_{n} = ZERO;
     //% end
     //% end
     workgroupBarrier();
@@ -46,10 +48,10 @@ fn main(
         var s = vec4<f32>(-3.0e38);
         if (l < here) {
             s = vec4<f32>(0.0);
-            let at = (first + t + l) * D4;
-            for (var i = 0u; i < D4; i++) {
-                let x = k[at + i];
-                s += vec4<f32>(dot(sq[i], x), dot(sq[D4 + i], x), dot(sq[2u * D4 + i], x), dot(sq[3u * D4 + i], x));
+            let at = (first + t + l) * D8;
+            for (var i = 0u; i < D8; i++) {
+                let x = widen(k[at + i]);
+                s += vec4<f32>(dot8(sq[i], x), dot8(sq[D8 + i], x), dot8(sq[2u * D8 + i], x), dot8(sq[3u * D8 + i], x));
             }
             s += vec4<f32>(
                 bias(head, query0, t + l), bias(head, query0 + 1u, t + l),
@@ -78,16 +80,16 @@ fn main(
         workgroupBarrier();
         //% for o in 0..OWN
         //% for n in 0..4
-        o{o}_{n} *= keep[{n}];
+        o{o}_{n} = times(o{o}_{n}, keep[{n}]);
         //% end
         //% end
         for (var j = 0u; j < here; j++) {
             let e = vec4<f32>(ss[j], ss[64u + j], ss[128u + j], ss[192u + j]);
             //% for o in 0..OWN
             {
-                let x = v[(first + t + j) * D4 + min(l + {o}u * 64u, D4 - 1u)];
+                let x = widen(v[(first + t + j) * D8 + min(l + {o}u * 64u, D8 - 1u)]);
                 //% for n in 0..4
-                o{o}_{n} = fma(vec4<f32>(e[{n}]), x, o{o}_{n});
+                o{o}_{n} = blend(o{o}_{n}, 1.0, x, e[{n}]);
                 //% end
             }
             //% end
@@ -96,10 +98,10 @@ fn main(
     }
     //% for n in 0..4
     if (query0 + {n}u < p.queries) {
-        let row = out_row(problem, query0 + {n}u);
+        let to = out_at(problem, head, query0 + {n}u);
         let r = select(0.0, 1.0 / sum[{n}], sum[{n}] > 0.0);
         //% for o in 0..OWN
-        if (l + {o}u * 64u < D4) { store4(row, head, l + {o}u * 64u, o{o}_{n} * r); }
+        store8(to, l + {o}u * 64u, times(o{o}_{n}, r));
         //% end
     }
     //% end

@@ -2,12 +2,13 @@
 //
 // Segment b covers x[b·stride + x_at + i] and y[b·stride + y_at + i], i < len: with equal offsets the change
 // of a residual, with offsets i frames apart its motion. Every workgroup of WIDTH takes PER consecutive
-// numbers and writes one partial (Σ|x−y|, Σ|x|, Σ|y|, 0); no sum is long enough to lose digits in f32.
+// numbers and writes one partial (Σ|x−y|, Σ|x|, Σ|y|, 0), those of a launch from `first` on; no sum is long
+// enough to lose digits in f32.
 // Moves 8 bytes for each number compared, the least there is.
 // Links: `Num` (lib/ones, pairs, fours; all places and PER count these), `across`.
 // use lib/grid
 
-struct Params { segments: u32, stride: u32, len: u32, x_at: u32, y_at: u32, per_segment: u32, pad0: u32, pad1: u32 }
+struct Params { segments: u32, stride: u32, len: u32, x_at: u32, y_at: u32, per_segment: u32, first: u32, pad0: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<Num>;
 @group(0) @binding(2) var<storage, read> y: array<Num>;
@@ -40,5 +41,5 @@ fn main(
         right += abs(b);
     }
     let total = across(l, 0u, vec4<f32>(sum_of(apart), sum_of(left), sum_of(right), 0.0));
-    if (l == 0u) { out[flat] = total; }
+    if (l == 0u) { out[p.first + flat] = total; }
 }

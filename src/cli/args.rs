@@ -36,6 +36,68 @@ pub enum Bench {
     Kernels(BenchKernels),
     /// Results as a table in Markdown, beside those of others
     Table(BenchTable),
+    /// Time whole networks at their true sizes, with weights made on the device
+    Model(BenchModel),
+}
+
+#[derive(Args)]
+pub struct BenchModel {
+    /// Networks and the size of the video: 51 frames at 16:9, or all of it scaled down
+    #[arg(long, value_name = "CONFIG", value_enum, default_value = "open-sora-480p")]
+    pub config: BenchConfig,
+    /// Where the weights come from
+    #[arg(long, value_name = "WEIGHTS", value_enum, default_value = "random")]
+    pub weights: BenchWeights,
+    /// What is timed
+    #[arg(long, value_name = "PARTS", value_enum, value_delimiter = ',', default_values = ["step", "run", "decode", "text"])]
+    pub parts: Vec<BenchPart>,
+    /// Denoising steps of the run [default: 30, of the tiny one 6]
+    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub steps: Option<u16>,
+    /// The run computes every n-th step and reuses the others, unless --cache says otherwise
+    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u16).range(1..))]
+    pub every: u16,
+    /// Cache policy of the run, such as adacache:preset=fast
+    #[arg(long, value_name = "POLICY")]
+    pub cache: Option<residua::cache::CacheSpec>,
+    /// How long single steps are repeated [default: 5, tiny: 0.2]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub seconds: Option<f64>,
+    /// Say how much memory and work each part needs, and stop: takes no memory of the adapter
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub device: Device,
+    #[command(flatten)]
+    pub talk: Talk,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum BenchConfig {
+    #[value(name = "open-sora-240p")]
+    OpenSora240p,
+    #[value(name = "open-sora-480p")]
+    OpenSora480p,
+    #[value(name = "open-sora-720p")]
+    OpenSora720p,
+    Tiny,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum BenchWeights {
+    Random,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum BenchPart {
+    /// One guided step, computed and skipped, and the metric of a cache
+    Step,
+    /// A whole run
+    Run,
+    /// Latents to pixels
+    Decode,
+    /// The text encoder on 300 tokens
+    Text,
 }
 
 #[derive(Args)]

@@ -20,6 +20,10 @@ pub struct Prefs {
     pub tune: Tune,
     /// Where; `None`: [`super::cache_folder`].
     pub cache_folder: Option<PathBuf>,
+    /// Believe that a binding holds no more bytes than this, for tests.
+    pub binding: Option<u64>,
+    /// Believe that a buffer holds no more bytes than this, for tests.
+    pub buffer: Option<u64>,
 }
 
 /// The kernel family an adapter gets.
@@ -77,6 +81,29 @@ pub struct Matrices {
     pub workgroup_bytes: u32,
     /// Invocations a workgroup may have.
     pub invocations: u32,
+}
+
+impl Matrices {
+    /// Those of known devices, for tests without one.
+    pub(crate) fn examples() -> [Self; 6] {
+        let device = |edge, subgroup, flat, software| Matrices {
+            edge,
+            subgroup,
+            flat,
+            software,
+            workgroup_bytes: 48 << 10,
+            invocations: 1024,
+        };
+        // NVIDIA, AMD, Intel; Apple; both imitations
+        [
+            device(16, 32, false, false),
+            device(16, 64, false, false),
+            device(16, 16, false, false),
+            device(8, 32, true, false),
+            device(8, 8, false, true),
+            device(16, 8, false, true),
+        ]
+    }
 }
 
 /// One adapter as `residua devices` shows it.

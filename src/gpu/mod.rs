@@ -7,18 +7,21 @@
 
 mod adapter;
 mod dtype;
+mod memory;
 mod open;
+mod pace;
 mod pipeline;
 mod recorder;
 pub mod shader;
 mod timing;
 mod tune;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 pub use adapter::{Class, Listed, Matrices, Prefs, advice, list};
 pub use dtype::DType;
+pub(crate) use memory::Memory;
 pub use pipeline::Program;
 pub use recorder::Dispatch;
 pub use timing::{Clock, Timing};
@@ -42,20 +45,17 @@ struct Inner {
     pipelines: pipeline::Cache,
     tuner: tune::Tuner,
     recorder: Mutex<recorder::Recorder>,
-    pool: Mutex<Pool>,
+    pace: Mutex<pace::Pace>,
+    pool: Mutex<memory::Pool>,
     fault: Arc<Mutex<Option<Error>>>,
-    live: AtomicU64,
-    peak: AtomicU64,
+    /// Nothing runs and nothing is allocated, see [`Gpu::rehearsal`].
+    rehearsal: bool,
     /// Bytes of weights handed over since the last submission: each waits in a staging copy until then.
     staged: AtomicU64,
 }
 
 /// Staged weights are pushed to the device at this many bytes, so that loading needs no second copy of a model.
 const STAGED: u64 = 64 << 20;
-
-/// Free buffers by size class.
-#[derive(Default)]
-struct Pool(std::collections::BTreeMap<u64, Vec<wgpu::Buffer>>);
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // a panic elsewhere does not make plain data unusable
@@ -89,19 +89,14 @@ impl Gpu {
         self.0.operands
     }
 
-    /// The largest tensor that one binding can hold, in bytes.
+    /// The most bytes that one binding can hold: launches over more are cut into parts.
     pub fn largest_tensor(&self) -> u64 {
         self.0.limits.max_storage_buffer_binding_size.min(self.0.limits.max_buffer_size)
     }
 
-    /// Bytes of tensors alive now, and the most there ever were since [`Gpu::reset_peak`].
-    pub fn memory(&self) -> (u64, u64) {
-        (self.0.live.load(Ordering::Relaxed), self.0.peak.load(Ordering::Relaxed))
-    }
-
-    /// Starts a new measurement of the peak.
-    pub fn reset_peak(&self) {
-        self.0.peak.store(self.0.live.load(Ordering::Relaxed), Ordering::Relaxed);
+    /// The most bytes that one tensor can have.
+    pub fn largest_buffer(&self) -> u64 {
+        self.0.limits.max_buffer_size
     }
 
     /// Hands everything recorded so far to the queue. Does not wait.
@@ -122,6 +117,7 @@ impl Gpu {
         if let Err(e) = self.0.device.poll(wgpu::PollType::wait_indefinitely()) {
             self.fail(Error::DeviceLost(e.to_string()));
         }
+        lock(&self.0.pace).waited();
         self.take_fault()
     }
 
@@ -134,16 +130,31 @@ impl Gpu {
         if self.0.owned { self.wait() } else { self.submit() }
     }
 
-    /// Frees pooled buffers that no tensor uses.
-    pub fn trim(&self) {
-        lock(&self.0.pool).0.clear();
-    }
-
     fn flush(&self) {
         if lock(&self.0.fault).is_some() {
             lock(&self.0.recorder).clear();
         } else {
             lock(&self.0.recorder).submit(&self.0.device, &self.0.queue);
+        }
+        lock(&self.0.pace).submitted();
+    }
+
+    /// How long work of so many operations and bytes is expected to take, in seconds.
+    pub(crate) fn expected(&self, flops: f64, bytes: f64) -> f64 {
+        lock(&self.0.pace).expected(flops, bytes)
+    }
+
+    /// Multiplications and additions in the products (attention's among them) recorded since the last call; passes over
+    /// single numbers are not counted. A product with padding counts in full.
+    pub fn take_flops(&self) -> f64 {
+        std::mem::take(&mut lock(&self.0.pace).flops)
+    }
+
+    /// Counts work that was recorded, and hands it over once there is enough of it: drivers take back a device that
+    /// is busy with one submission for seconds. Does not wait.
+    fn count(&self, flops: f64, bytes: f64) {
+        if lock(&self.0.pace).recorded(flops, bytes) {
+            self.flush();
         }
     }
 
@@ -168,76 +179,21 @@ impl Gpu {
         lock(&self.0.recorder).texture(buffer, at, bytes_per_row, texture);
     }
 
-    /// What is said of a tensor that no binding can hold.
+    /// What is said of a tensor that no binding (or, larger still, no buffer) can hold.
     pub(crate) fn over_limit(&self, bytes: u64) -> Error {
         let what = format!("one tensor on `{}`", self.0.info.name);
-        Error::Limit { what, need: mib(bytes), have: mib(self.largest_tensor()) }
+        let most = if bytes > self.largest_buffer() { self.largest_buffer() } else { self.largest_tensor() };
+        Error::Limit { what, need: mib(bytes), have: mib(most) }
     }
 
-    /// A buffer of at least `bytes`, from the pool if one fits.
-    pub(crate) fn take_buffer(&self, bytes: u64) -> wgpu::Buffer {
-        let mut size = size_class(bytes);
-        if size > self.0.limits.max_buffer_size {
-            size = bytes.next_multiple_of(256);
-        }
-        let most = self.largest_tensor();
-        if bytes > most {
-            self.fail(self.over_limit(bytes));
-            size = 256; // nothing recorded after a fault runs, so the size no longer matters
-        }
-        let live = self.0.live.fetch_add(size, Ordering::Relaxed) + size;
-        self.0.peak.fetch_max(live, Ordering::Relaxed);
-        if let Some(buffer) = lock(&self.0.pool).0.get_mut(&size).and_then(Vec::pop) {
-            return buffer;
-        }
-        self.0.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("residua/tensor"),
-            size,
-            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        })
-    }
-
-    /// Takes back the buffer of a tensor nobody holds any more.
-    pub(crate) fn release(&self, buffer: &wgpu::Buffer, pooled: bool) {
-        self.0.live.fetch_sub(buffer.size(), Ordering::Relaxed);
-        if pooled {
-            lock(&self.0.pool).0.entry(buffer.size()).or_default().push(buffer.clone());
-        }
-    }
-
-    /// A fresh buffer filled by `fill` before the GPU first sees it: no staging copy, no zero fill.
-    pub(crate) fn filled_buffer(&self, bytes: u64, fill: impl FnOnce(&mut wgpu::BufferViewMut)) -> wgpu::Buffer {
-        let size = bytes.max(16).next_multiple_of(4); // a binding of vec4 holds at least one
-        let buffer = self.0.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("residua/weights"),
-            size,
-            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: true,
-        });
-        match buffer.get_mapped_range_mut(..) {
-            Ok(mut view) => fill(&mut view),
-            Err(e) => self.fail(Error::DeviceLost(format!("a buffer of {} could not be mapped: {e}", mib(size)))),
-        }
-        buffer.unmap();
-        let live = self.0.live.fetch_add(size, Ordering::Relaxed) + size;
-        self.0.peak.fetch_max(live, Ordering::Relaxed);
-        if self.0.staged.fetch_add(size, Ordering::Relaxed) + size > STAGED {
-            self.0.staged.store(0, Ordering::Relaxed);
-            self.0.queue.submit([]);
-            if self.0.owned
-                && let Err(e) = self.0.device.poll(wgpu::PollType::wait_indefinitely())
-            {
-                self.fail(Error::DeviceLost(e.to_string()));
-            }
-        }
-        buffer
-    }
-
-    /// The first bytes of some buffers, one after the other (each rounded up to 4), after everything
+    /// Bytes of some buffers from an offset on, one after the other (each rounded up to 4), after everything
     /// recorded before: one staging buffer and one wait, however many there are.
-    pub(crate) async fn read_bytes(&self, parts: &[(&wgpu::Buffer, u64)]) -> Result<Vec<u8>> {
-        let size: u64 = parts.iter().map(|(_, bytes)| bytes.next_multiple_of(4)).sum();
+    pub(crate) async fn read_bytes(&self, parts: &[(&wgpu::Buffer, u64, u64)]) -> Result<Vec<u8>> {
+        let size: u64 = parts.iter().map(|(_, _, bytes)| bytes.next_multiple_of(4)).sum();
+        if self.0.rehearsal {
+            self.take_fault()?;
+            return Ok(vec![0; size as usize]);
+        }
         let staging = self.0.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("residua/read"),
             size,
@@ -245,12 +201,12 @@ impl Gpu {
             mapped_at_creation: false,
         });
         let mut at = 0;
-        for (buffer, bytes) in parts {
-            if *bytes > buffer.size() {
+        for (buffer, from, bytes) in parts {
+            if from + bytes > buffer.size() {
                 self.fail(self.over_limit(*bytes)); // its buffer is a stand-in, see take_buffer
                 break;
             }
-            lock(&self.0.recorder).copy(buffer, &staging, at, bytes.next_multiple_of(4));
+            lock(&self.0.recorder).copy((buffer, *from), (&staging, at), bytes.next_multiple_of(4));
             at += bytes.next_multiple_of(4);
         }
         self.submit()?;
@@ -267,13 +223,6 @@ impl Gpu {
         let view = staging.get_mapped_range(..).map_err(|e| Error::DeviceLost(e.to_string()))?;
         Ok(view.to_vec())
     }
-}
-
-/// Size classes: four per power of two, so that at most a quarter is wasted.
-fn size_class(bytes: u64) -> u64 {
-    let bytes = bytes.max(256);
-    let step = (bytes.next_power_of_two() / 8).max(256);
-    bytes.next_multiple_of(step)
 }
 
 pub(crate) fn mib(bytes: u64) -> String {

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use super::adapter::{self, Abilities, Class, Matrices, Prefs};
-use super::{DType, Gpu, Inner, Tune, lock, pipeline, recorder, tune};
+use super::{DType, Gpu, Inner, Tune, lock, pace, pipeline, recorder, tune};
 use crate::error::{Error, Result};
 
 /// Sizes of the driver's memory that buffers are cut from: the default of 256 MiB leaves much of the last one idle.
@@ -114,7 +114,7 @@ impl Gpu {
         }
     }
 
-    fn build(
+    pub(super) fn build(
         info: wgpu::AdapterInfo,
         device: wgpu::Device,
         queue: wgpu::Queue,
@@ -122,8 +122,12 @@ impl Gpu {
         class: Class,
         prefs: &Prefs,
     ) -> Self {
-        let limits = device.limits();
         let tuner = tune::Tuner::new(prefs.tune, &info, prefs.cache_folder.as_deref());
+        let mut limits = device.limits();
+        let cap = |limit: &mut u64, cap: Option<u64>| *limit = cap.map_or(*limit, |most| most.min(*limit));
+        cap(&mut limits.max_storage_buffer_binding_size, prefs.binding);
+        cap(&mut limits.max_buffer_size, prefs.buffer);
+        let pace = Mutex::new(pace::Pace::of(info.device_type));
         let recorder = Mutex::new(recorder::Recorder::new(limits.min_uniform_buffer_offset_alignment));
         Gpu(Arc::new(Inner {
             device,
@@ -136,10 +140,10 @@ impl Gpu {
             pipelines: pipeline::Cache::default(),
             tuner,
             recorder,
+            pace,
             pool: Mutex::default(),
             fault: Arc::default(),
-            live: AtomicU64::new(0),
-            peak: AtomicU64::new(0),
+            rehearsal: false,
             staged: AtomicU64::new(0),
         }))
     }

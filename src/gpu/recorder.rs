@@ -10,7 +10,7 @@ const PARAMS_CHUNK: u64 = 256 << 10;
 
 enum Command {
     Dispatch { pipeline: wgpu::ComputePipeline, bindings: wgpu::BindGroup, groups: [u32; 3] },
-    Copy { from: wgpu::Buffer, to: wgpu::Buffer, at: u64, bytes: u64 },
+    Copy { from: (wgpu::Buffer, u64), to: (wgpu::Buffer, u64), bytes: u64 },
     Texture { from: wgpu::Buffer, at: u64, bytes_per_row: u32, to: wgpu::Texture },
 }
 
@@ -52,9 +52,9 @@ impl Recorder {
         (buffer.clone(), offset)
     }
 
-    /// Copies the first `bytes` of a buffer to offset `at` of another.
-    pub(super) fn copy(&mut self, from: &wgpu::Buffer, to: &wgpu::Buffer, at: u64, bytes: u64) {
-        self.commands.push(Command::Copy { from: from.clone(), to: to.clone(), at, bytes });
+    /// Copies bytes between buffers, from and to an offset.
+    pub(super) fn copy(&mut self, from: (&wgpu::Buffer, u64), to: (&wgpu::Buffer, u64), bytes: u64) {
+        self.commands.push(Command::Copy { from: (from.0.clone(), from.1), to: (to.0.clone(), to.1), bytes });
     }
 
     /// Fills a texture from rows of pixels that start at offset `at` of a buffer.
@@ -79,7 +79,9 @@ impl Recorder {
         let mut commands = self.commands.drain(..).peekable();
         while let Some(command) = commands.next() {
             match command {
-                Command::Copy { from, to, at, bytes } => encoder.copy_buffer_to_buffer(&from, 0, &to, at, bytes),
+                Command::Copy { from, to, bytes } => {
+                    encoder.copy_buffer_to_buffer(&from.0, from.1, &to.0, to.1, bytes);
+                }
                 Command::Texture { from, at, bytes_per_row, to } => {
                     let layout = wgpu::TexelCopyBufferLayout {
                         offset: at,
@@ -110,6 +112,16 @@ impl Recorder {
     }
 }
 
+impl Gpu {
+    /// Records a copy of the numbers of `from` into `to`, from byte `at` of its own on; whole words.
+    pub(crate) fn copy_into(&self, from: &Tensor, to: &Tensor, at: u64) {
+        if !self.has_failed() && !self.0.rehearsal {
+            let to = (to.buffer(), to.offset() + at);
+            lock(&self.0.recorder).copy((from.buffer(), from.offset()), to, from.bytes().next_multiple_of(4));
+        }
+    }
+}
+
 /// One kernel launch being put together. Tensors are bound by the names the shader gives them.
 pub struct Dispatch<'a> {
     gpu: Gpu,
@@ -118,6 +130,7 @@ pub struct Dispatch<'a> {
     params: Vec<u8>,
     groups: [u32; 3],
     iterations: usize,
+    flops: f64,
 }
 
 /// Software Vulkan ends an invocation after 65 535 loop iterations, all loops together, without an error.
@@ -126,7 +139,8 @@ const CPU_ITERATIONS: usize = 60_000;
 impl<'a> Dispatch<'a> {
     /// Starts a launch of `program`.
     pub fn new(gpu: &Gpu, program: Program) -> Self {
-        Self { gpu: gpu.clone(), program, bound: Vec::new(), params: Vec::new(), groups: [1, 1, 1], iterations: 0 }
+        let (bound, params, groups) = (Vec::new(), Vec::new(), [1, 1, 1]);
+        Self { gpu: gpu.clone(), program, bound, params, groups, iterations: 0, flops: 0.0 }
     }
 
     /// Binds a tensor to the shader's variable of this name.
@@ -146,6 +160,12 @@ impl<'a> Dispatch<'a> {
     /// The contents of `Params`.
     pub fn params<P: bytemuck::NoUninit>(mut self, params: &P) -> Self {
         self.params = bytemuck::bytes_of(params).to_vec();
+        self
+    }
+
+    /// How many operations this takes, where the bytes of what is bound do not say how long it will.
+    pub fn flops(mut self, flops: f64) -> Self {
+        self.flops = flops;
         self
     }
 
@@ -189,7 +209,9 @@ impl<'a> Dispatch<'a> {
             return;
         }
         // a tensor over the limit has a stand-in for a buffer, and may outlive the error it caused
-        if let Some((_, t)) = self.bound.iter().find(|(_, t)| t.bytes() > t.buffer().size()) {
+        let most = self.gpu.largest_tensor();
+        let stand_in = |t: &Tensor| t.offset() + t.bytes() > t.buffer().size() && !self.gpu.0.rehearsal;
+        if let Some((_, t)) = self.bound.iter().find(|(_, t)| t.bytes() > most || stand_in(t)) {
             return self.gpu.fail(self.gpu.over_limit(t.bytes()));
         }
         if self.iterations > CPU_ITERATIONS && self.gpu.info().device_type == wgpu::DeviceType::Cpu {
@@ -198,6 +220,10 @@ impl<'a> Dispatch<'a> {
                 need: format!("{} loop iterations", self.iterations),
                 have: CPU_ITERATIONS.to_string(),
             });
+        }
+        let bytes = self.bound.iter().map(|(_, t)| t.bytes() as f64).sum();
+        if self.gpu.0.rehearsal {
+            return self.gpu.count(self.flops, bytes);
         }
         let kernel = match self.gpu.0.pipelines.get(&self.gpu.0.device, &self.program) {
             Ok(kernel) => kernel,
@@ -223,7 +249,7 @@ impl<'a> Dispatch<'a> {
                     assert!(shared == 1, "{name}: `{}` is written and also bound under another name", binding.name);
                 }
                 let size = wgpu::BufferSize::new(tensor.bytes().next_multiple_of(4));
-                wgpu::BufferBinding { buffer: tensor.buffer(), offset: 0, size }
+                wgpu::BufferBinding { buffer: tensor.buffer(), offset: tensor.offset(), size }
             };
             let resource = wgpu::BindingResource::Buffer(resource);
             entries.push(wgpu::BindGroupEntry { binding: binding.number, resource });
@@ -238,5 +264,7 @@ impl<'a> Dispatch<'a> {
         });
         log::trace!("{name} over {:?}", self.groups);
         recorder.commands.push(Command::Dispatch { pipeline: kernel.pipeline.clone(), bindings, groups: self.groups });
+        drop(recorder);
+        self.gpu.count(self.flops, bytes);
     }
 }

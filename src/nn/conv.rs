@@ -12,6 +12,7 @@ pub struct Conv {
     pad: [usize; 3],
     stride: [usize; 2],
     upsample: usize,
+    store: Store,
 }
 
 impl Conv {
@@ -64,7 +65,12 @@ impl Conv {
     }
 
     fn new(weight: Tensor, bias: Option<Tensor>, kernel: [usize; 3], pad: [usize; 3]) -> Self {
-        Self { weight, bias, kernel, pad, stride: [1, 1], upsample: 1 }
+        Self { weight, bias, kernel, pad, stride: [1, 1], upsample: 1, store: Store::Full }
+    }
+
+    /// The same kernel of one tap, its output kept as [`crate::gpu::Gpu::operands`] are: it only feeds products.
+    pub fn feeding_products(self) -> Self {
+        Self { store: Store::Operand, ..self }
     }
 
     /// The same kernel on the image enlarged twice by nearest neighbour.
@@ -91,7 +97,7 @@ impl Conv {
     pub fn forward_into(&self, x: &Tensor, target: Target<'_>) -> Tensor {
         let [_, t, h, w, _] = x.sizes();
         if self.kernel == [1; 3] {
-            return ops::linear(x, &self.weight, self.bias.as_ref(), Activation::None, target, Store::Full);
+            return ops::linear(x, &self.weight, self.bias.as_ref(), Activation::None, target, self.store);
         }
         let [every, step] = self.stride;
         let along = |n: usize| n * self.upsample / step;

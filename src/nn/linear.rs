@@ -1,6 +1,7 @@
 //! The linear layer.
 
 use crate::error::Result;
+use crate::gpu::Gpu;
 use crate::ops::{self, Activation, Store, Target};
 use crate::tensor::{Shape, Tensor, Weights};
 
@@ -65,5 +66,26 @@ impl Linear {
     /// x: `[.., in]` → `[.., out]`, gated or added to something on the way out.
     pub fn forward_into(&self, x: &Tensor, target: Target<'_>) -> Tensor {
         ops::linear(x, &self.weight, self.bias.as_ref(), self.then, target, self.store)
+    }
+
+    /// Memory for the output of [`Linear::forward`]: filled in parts, by [`Linear::forward_onto`].
+    pub(super) fn room_for(&self, x: &Tensor) -> Tensor {
+        let [outputs, _] = self.weight.sizes();
+        let mut shape = x.dims().to_vec();
+        if let Some(last) = shape.last_mut() {
+            *last = outputs;
+        }
+        x.gpu().empty(shape, self.store.dtype(x.gpu(), outputs))
+    }
+
+    /// [`Linear::forward_into`], of some rows into their part of [`Linear::room_for`] all.
+    pub(super) fn forward_onto(&self, x: &Tensor, target: Target<'_>, out: &Tensor) {
+        ops::linear_into(x, &self.weight, self.bias.as_ref(), self.then, target, out);
+    }
+
+    /// Bytes of a row of the output.
+    pub(super) fn bytes_of_row(&self, gpu: &Gpu) -> usize {
+        let [outputs, _] = self.weight.sizes();
+        outputs * self.store.dtype(gpu, outputs).size()
     }
 }

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Lanes, Source, contract, empty_f32, groups_of_64};
+use super::{Lanes, Parts, Source, contract, empty_f32, groups_of_64};
 use crate::gpu::{Dispatch, Program, shader};
 use crate::tensor::Tensor;
 
@@ -41,28 +41,37 @@ pub fn add_scaled(x: &Tensor, y: &Tensor, factor: f32) -> Tensor {
     contract!(x.count().is_multiple_of(y.count().max(1)), "add: {} and {}", x.shape(), y.shape());
     let out = empty_f32(x.gpu(), x.shape().clone());
     let lanes = Lanes::of(&[x.count(), y.count()]);
-    let count = lanes.steps(x.count());
-    Dispatch::new(x.gpu(), add_program(lanes, y.count() < x.count()))
-        .bind("x", x)
-        .bind("y", y)
-        .bind("out", &out)
-        .params(&Params { count, period: lanes.steps(y.count()), factor, pad: 0 })
-        .over(groups_of_64(count as usize))
-        .record();
+    let (all, period) = (x.count(), y.count());
+    let parts = Parts::of(all).groups_of(if period == all { 1 } else { period }).sharing_bytes(4);
+    for part in parts.cut(x.gpu()) {
+        // y repeats in every part of several periods, and is cut as well where a part lies in one
+        let first = part.start % period.max(1);
+        let y = if part.len() < period { y.part(period, &(first..first + part.len())) } else { y.clone() };
+        let count = lanes.steps(part.len());
+        Dispatch::new(x.gpu(), add_program(lanes, y.count() < part.len()))
+            .bind("x", &x.part(all, &part))
+            .bind("y", &y)
+            .bind("out", &out.part(all, &part))
+            .params(&Params { count, period: lanes.steps(y.count()), factor, pad: 0 })
+            .over(groups_of_64(count as usize))
+            .record();
+    }
     out
 }
 
 /// x · sigmoid(x).
 pub fn silu(x: &Tensor) -> Tensor {
     let out = empty_f32(x.gpu(), x.shape().clone());
-    let lanes = Lanes::of(&[x.count()]);
-    let count = lanes.steps(x.count());
-    Dispatch::new(x.gpu(), program(shader::ELEMENTWISE_SILU, lanes))
-        .bind("x", x)
-        .bind("out", &out)
-        .params(&[count, 0, 0, 0])
-        .over(groups_of_64(count as usize))
-        .record();
+    let (lanes, all) = (Lanes::of(&[x.count()]), x.count());
+    for part in Parts::of(all).sharing_bytes(4).cut(x.gpu()) {
+        let count = lanes.steps(part.len());
+        Dispatch::new(x.gpu(), program(shader::ELEMENTWISE_SILU, lanes))
+            .bind("x", &x.part(all, &part))
+            .bind("out", &out.part(all, &part))
+            .params(&[count, 0, 0, 0])
+            .over(groups_of_64(count as usize))
+            .record();
+    }
     out
 }
 
@@ -94,17 +103,20 @@ pub fn choose(mask: &Tensor, x: &Tensor, y: &Tensor) -> Tensor {
     let fits = x.dims() == y.dims() && x.count().is_multiple_of(mask.count());
     contract!(fits, "choose: {} or {} by {}", x.shape(), y.shape(), mask.shape());
     let out = empty_f32(x.gpu(), x.shape().clone());
-    let span = x.count() / mask.count();
+    let (all, span) = (x.count(), x.count() / mask.count());
     let lanes = Lanes::of(&[span]);
-    let count = lanes.steps(x.count());
-    Dispatch::new(x.gpu(), program(shader::ELEMENTWISE_CHOOSE, lanes))
-        .bind("x", x)
-        .bind("y", y)
-        .bind("mask", mask)
-        .bind("out", &out)
-        .params(&[count, lanes.steps(span), 0, 0])
-        .over(groups_of_64(count as usize))
-        .record();
+    // the words of 64 spans are 256 bytes; a part is so many, or all
+    for part in Parts::of(all).grain(64 * span).sharing_bytes(4).cut(x.gpu()) {
+        let count = lanes.steps(part.len());
+        Dispatch::new(x.gpu(), program(shader::ELEMENTWISE_CHOOSE, lanes))
+            .bind("x", &x.part(all, &part))
+            .bind("y", &y.part(all, &part))
+            .bind("mask", &mask.part(mask.count(), &(part.start / span..part.end / span)))
+            .bind("out", &out.part(all, &part))
+            .params(&[count, lanes.steps(span), 0, 0])
+            .over(groups_of_64(count as usize))
+            .record();
+    }
     out
 }
 

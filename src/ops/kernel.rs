@@ -185,23 +185,7 @@ impl Kernel {
 
     /// Those of every device, for tests without one: the kernels, and whether each takes halves only.
     pub(super) fn everywhere() -> Vec<(Self, bool)> {
-        let device = |edge, subgroup, flat, software| Matrices {
-            edge,
-            subgroup,
-            flat,
-            software,
-            workgroup_bytes: 48 << 10,
-            invocations: 1024,
-        };
-        // NVIDIA, AMD, Intel; Apple; both imitations
-        let devices = [
-            device(16, 32, false, false),
-            device(16, 64, false, false),
-            device(16, 16, false, false),
-            device(8, 32, true, false),
-            device(8, 8, false, true),
-            device(16, 8, false, true),
-        ];
+        let devices = Matrices::examples();
         let coop = devices.iter().flat_map(|on| [Coop::known(on), Coop::further(on)].concat());
         let coop = coop.map(|c| (Kernel::Coop(c), true));
         TILED.into_iter().chain(SIMD8).map(|kernel| (kernel, false)).chain(coop).collect()

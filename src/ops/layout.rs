@@ -1,15 +1,22 @@
 //! Moving numbers without changing them.
 
-use super::{Lanes, contract, empty_f32, groups_of_64};
+use super::{Lanes, Parts, contract, empty_f32, groups_of_64};
 use crate::gpu::{Dispatch, Program, shader};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
-/// Reorders up to eight axes: axis `a` of the result is axis `order[a]` of x.
+/// Reorders up to eight axes: axis `a` of the result is axis `order[a]` of x. Halves move in pairs.
 ///
 /// # Panics
-/// If `order` is no permutation of the axes of x.
+/// If `order` is no permutation of the axes of x, or would part two halves.
 #[track_caller]
 pub fn permute(x: &Tensor, order: &[usize]) -> Tensor {
+    if x.dtype() == DType::F16 {
+        let last = x.dims().len().saturating_sub(1);
+        let pairs = order.last() == Some(&last) && x.dims()[last].is_multiple_of(2);
+        contract!(pairs, "permute: halves {} by {order:?}", x.shape());
+        let shape: Vec<usize> = order.iter().map(|&a| x.dims()[a]).collect();
+        return permute(&x.as_words(), order).as_halves().reshape(shape);
+    }
     let dims = x.dims();
     let mut seen = order.to_vec();
     seen.sort_unstable();
@@ -17,13 +24,22 @@ pub fn permute(x: &Tensor, order: &[usize]) -> Tensor {
     contract!(fits, "permute: {} by {order:?}", x.shape());
     let shape: Vec<usize> = order.iter().map(|&a| dims[a]).collect();
     let out = empty_f32(x.gpu(), shape);
-    let plan = Plan::of(dims, order);
-    Dispatch::new(x.gpu(), permute_program(plan.take, plan.axes.len() - 1))
-        .bind("x", x)
-        .bind("out", &out)
-        .params(&plan.params(x.count()))
-        .over(groups_of_64(x.count() / plan.take.lanes().count()))
-        .record();
+    // axes that stay in front can be cut: what is behind them moves within
+    let front =
+        order.iter().enumerate().take_while(|(a, source)| a == *source).count().min(dims.len().saturating_sub(1));
+    let rows: usize = dims[..front].iter().product();
+    let place = usize::from(front > 0);
+    let inner: Vec<usize> = (0..place).chain(order[front..].iter().map(|a| a - front + place)).collect();
+    for part in Parts::of(rows).sharing(x).cut(x.gpu()) {
+        let sizes: Vec<usize> = [part.len()].into_iter().take(place).chain(dims[front..].iter().copied()).collect();
+        let (plan, count) = (Plan::of(&sizes, &inner), sizes.iter().product::<usize>());
+        Dispatch::new(x.gpu(), permute_program(plan.take, plan.axes.len() - 1))
+            .bind("x", &x.part(rows, &part))
+            .bind("out", &out.part(rows, &part))
+            .params(&plan.params(count))
+            .over(groups_of_64(count / plan.take.lanes().count()))
+            .record();
+    }
     out
 }
 

@@ -23,10 +23,12 @@
 //! residual 2 of its 3. A convolution loads x once a tap from the caches; a matrix of patches would be written and read
 //! as well, `2·taps` passes over x, and an enlarged input written in 4 more.
 
+use std::ops::Range;
+
 use bytemuck::{Pod, Zeroable};
 
 use super::kernel::Kernel;
-use super::{Store, contract, trial};
+use super::{Parts, Store, contract, trial};
 use crate::gpu::shader::{self, Source};
 use crate::gpu::{Dispatch, Program};
 use crate::tensor::{DType, Tensor};
@@ -51,6 +53,14 @@ pub struct Gate<'a> {
     pub at: usize,
     /// How many rows of the output share one vector.
     pub rows: usize,
+}
+
+impl<'a> Gate<'a> {
+    /// The gate of some rows, which are those of whole vectors or lie within one.
+    fn part(self, rows: &Range<usize>) -> Self {
+        let first = rows.start / self.rows * self.table.as_rows()[1];
+        Self { at: self.at + first, rows: self.rows.min(rows.len()), ..self }
+    }
 }
 
 /// Where the values of a product go.
@@ -79,6 +89,41 @@ impl<'a> Target<'a> {
         onto.map_or(Target::Gated(gate), |t| Target::GatedResidual(gate, t))
     }
 
+    /// What is added to (or multiplied with), and the gate.
+    pub(super) fn reads(self) -> (Option<&'a Tensor>, Option<Gate<'a>>) {
+        match self {
+            Target::Plain => (None, None),
+            Target::Residual(t) | Target::Product(t) => (Some(t), None),
+            Target::Gated(g) => (None, Some(g)),
+            Target::GatedResidual(g, t) => (Some(t), Some(g)),
+        }
+    }
+
+    /// Parts in which each row has one gate.
+    pub(crate) fn grouping(self, parts: Parts) -> Parts {
+        let (onto, gate) = self.reads();
+        let parts = parts.groups_of(gate.map_or(1, |gate| gate.rows));
+        onto.map_or(parts, |onto| parts.sharing(onto))
+    }
+
+    /// Calls `make` with the target of some of `rows`: those of a part made under [`Target::grouping`].
+    pub(crate) fn on(self, rows: usize, part: &Range<usize>, make: impl FnOnce(Target<'_>)) {
+        let (onto, gate) = self.reads();
+        let onto = onto.map(|onto| onto.part(rows, part));
+        make(self.reading(onto.as_ref(), gate.map(|gate| gate.part(part))));
+    }
+
+    /// The same with other tensors.
+    pub(super) fn reading<'b>(self, onto: Option<&'b Tensor>, gate: Option<Gate<'b>>) -> Target<'b> {
+        match (self, onto, gate) {
+            (Target::Product(_), Some(onto), _) => Target::Product(onto),
+            (_, None, None) => Target::Plain,
+            (_, Some(onto), None) => Target::Residual(onto),
+            (_, None, Some(gate)) => Target::Gated(gate),
+            (_, Some(onto), Some(gate)) => Target::GatedResidual(gate, onto),
+        }
+    }
+
     fn file(self) -> Source {
         match self {
             Target::Plain => shader::MATMUL_INTO_PLAIN,
@@ -90,34 +135,19 @@ impl<'a> Target<'a> {
     }
 }
 
-/// How a convolution walks over its input. Axes are time, height, width.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Geometry {
-    /// Taps along each axis.
-    pub kernel: [usize; 3],
-    /// Zeros in front of each axis. Behind the end whatever the output reaches reads zero.
-    pub pad: [usize; 3],
-    /// Step along time, and along height and width.
-    pub stride: [usize; 2],
-    /// Nearest-neighbour enlargement of height and width before the convolution; the large image never exists.
-    pub upsample: usize,
-    /// Output frames, height and width.
-    pub out: [usize; 3],
-}
-
 #[repr(C)]
 #[derive(Clone, Copy, Default, Pod, Zeroable)]
-struct Params {
-    m: u32,
-    n: u32,
-    c: u32,
-    c8: u32,
-    taps: u32,
-    gate: [u32; 3],
-    input: [u32; 4],
-    out: [u32; 4],
-    kernel: [u32; 4],
-    pad: [u32; 4],
+pub(super) struct Params {
+    pub m: u32,
+    pub n: u32,
+    pub c: u32,
+    pub c8: u32,
+    pub taps: u32,
+    pub gate: [u32; 3],
+    pub input: [u32; 4],
+    pub out: [u32; 4],
+    pub kernel: [u32; 4],
+    pub pad: [u32; 4],
 }
 
 /// out = target(activation(x · wᵀ + bias)).   x: `[.., K]`, w: `[N, K]` → `[.., N]`.
@@ -133,44 +163,58 @@ pub fn linear(
     target: Target<'_>,
     store: Store,
 ) -> Tensor {
-    let ([rows, k], [n, k_w]) = (x.as_rows(), w.sizes());
+    let ([_, k], [n, k_w]) = (x.as_rows(), w.sizes());
     contract!(k == k_w, "linear: x {} against w {}", x.shape(), w.shape());
     let mut shape = x.dims().to_vec();
     if let Some(last) = shape.last_mut() {
         *last = n;
     }
-    let (m, n, c) = (rows as u32, n as u32, k as u32);
-    let params = Params { m, n, c, c8: c.div_ceil(8), taps: 1, ..Params::default() };
-    launch(x, w, bias, then, target, store, params, shader::MATMUL_INPUT_ROWS, shape, None)
+    let out = x.gpu().empty(shape, store.dtype(x.gpu(), n));
+    linear_into(x, w, bias, then, target, &out);
+    out
 }
 
-/// A 2D or 3D convolution on channels-last data, as a product with the matrix of its patches.
-/// x: `[images, T, H, W, C]`, w: `[N, kt·kh·kw·C]` (tap-major) → `[images, out.., N]`, f32.
-///
-/// # Panics
-/// If the weight does not fit the taps and channels, or `upsample` is no power of two.
+/// [`linear`] into memory that is there already: `[rows, N]`, perhaps some rows of something larger.
 #[track_caller]
-pub fn conv(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: &Geometry, target: Target<'_>) -> Tensor {
-    let ([images, t, h, wide, c], [n, k]) = (x.sizes(), w.sizes());
-    let Geometry { kernel, pad, stride, upsample, out } = *geometry;
-    let taps = kernel.iter().product::<usize>();
-    let fits = k == taps * c && upsample.is_power_of_two();
-    contract!(fits, "conv: x {}, w {}, {geometry:?}", x.shape(), w.shape());
-    let u = |v: usize| v as u32;
-    let params = Params {
-        m: u(images * out.iter().product::<usize>()),
-        n: u(n),
-        c: u(c),
-        c8: u(c.div_ceil(8)),
-        taps: u(taps),
-        gate: [0; 3],
-        input: [u(t), u(h), u(wide), upsample.trailing_zeros()],
-        out: [out[0], out[1], out[2], 0].map(u),
-        kernel: [kernel[0], kernel[1], kernel[2], stride[0]].map(u),
-        pad: [pad[0], pad[1], pad[2], stride[1]].map(u),
-    };
-    let shape = vec![images, out[0], out[1], out[2], n];
-    launch(x, w, bias, Activation::None, target, Store::Full, params, shader::MATMUL_INPUT_CONV, shape, None)
+pub(crate) fn linear_into(
+    x: &Tensor,
+    w: &Tensor,
+    bias: Option<&Tensor>,
+    then: Activation,
+    target: Target<'_>,
+    out: &Tensor,
+) {
+    let ([rows, k], [n, _]) = (x.as_rows(), w.sizes());
+    let (onto, gate) = target.reads();
+    check(rows, n, bias, onto, gate);
+    let flops = 2.0 * (rows * n) as f64 * k as f64;
+    for part in target.grouping(Parts::of(rows)).sharing(x).sharing(out).flops(flops).cut(x.gpu()) {
+        let (m, n, c) = (part.len() as u32, n as u32, k as u32);
+        let params = Params { m, n, c, c8: c.div_ceil(8), taps: 1, ..Params::default() };
+        let (x, out) = (x.part(rows, &part), out.part(rows, &part));
+        target.on(rows, &part, |target| {
+            launch(&x, w, bias, then, target, params, shader::MATMUL_INPUT_ROWS, &out, None);
+        });
+    }
+}
+
+/// Panics unless a tail fits m rows of n.
+#[track_caller]
+pub(super) fn check(m: usize, n: usize, bias: Option<&Tensor>, onto: Option<&Tensor>, gate: Option<Gate<'_>>) {
+    if let Some(bias) = bias {
+        contract!(bias.count() == n, "matmul: bias {} for {n} columns", bias.shape());
+    }
+    if let Some(onto) = onto {
+        let fits = onto.count() == m * n && onto.dtype() == DType::F32;
+        contract!(fits, "matmul: {m} rows of {n} onto {onto:?}");
+    }
+    if let Some(gate) = gate {
+        let [vectors, stride] = gate.table.as_rows();
+        // the gate of some rows may start further down its table
+        let last = (m / gate.rows).saturating_sub(1) * stride;
+        let fits = m.is_multiple_of(gate.rows) && gate.at + last + n <= vectors * stride;
+        contract!(fits, "matmul: gate {} at {} for {m} rows of {n}", gate.table.shape(), gate.at);
+    }
 }
 
 /// out = x · wᵀ by one kernel, whether or not it would be chosen: for the trial.
@@ -179,43 +223,29 @@ pub(super) fn product(x: &Tensor, w: &Tensor, kernel: Kernel) -> Tensor {
     let params =
         Params { m: m as u32, n: n as u32, c: k as u32, c8: k.div_ceil(8) as u32, taps: 1, ..Params::default() };
     let (then, target, input) = (Activation::None, Target::Plain, shader::MATMUL_INPUT_ROWS);
-    launch(x, w, None, then, target, Store::Full, params, input, vec![m, n], Some(kernel))
+    let out = x.gpu().empty([m, n], DType::F32);
+    launch(x, w, None, then, target, params, input, &out, Some(kernel));
+    out
 }
 
-fn launch(
+/// Records the product: what [`check`] has passed.
+pub(super) fn launch(
     x: &Tensor,
     w: &Tensor,
     bias: Option<&Tensor>,
     then: Activation,
     target: Target<'_>,
-    store: Store,
     mut params: Params,
     input: Source,
-    shape: Vec<usize>,
+    out: &Tensor,
     kernel: Option<Kernel>,
-) -> Tensor {
+) {
     let gpu = x.gpu();
     let (m, n) = (params.m as usize, params.n as usize);
-    if let Some(bias) = bias {
-        contract!(bias.count() == n, "matmul: bias {} for {n} columns", bias.shape());
-    }
-    let (onto, gate) = match target {
-        Target::Plain => (None, None),
-        Target::Residual(t) | Target::Product(t) => (Some(t), None),
-        Target::Gated(g) => (None, Some(g)),
-        Target::GatedResidual(g, t) => (Some(t), Some(g)),
-    };
-    if let Some(onto) = onto {
-        let fits = onto.count() == m * n && onto.dtype() == DType::F32;
-        contract!(fits, "matmul: {m} rows of {n} onto {onto:?}");
-    }
+    let (onto, gate) = target.reads();
     if let Some(gate) = gate {
-        let [vectors, stride] = gate.table.as_rows();
-        let fits = vectors * gate.rows == m && gate.at + n <= stride;
-        contract!(fits, "matmul: gate {} at {} for {m} rows of {n}", gate.table.shape(), gate.at);
-        params.gate = [gate.rows as u32, stride as u32, gate.at as u32];
+        params.gate = [gate.rows, gate.table.as_rows()[1], gate.at].map(|v| v as u32);
     }
-    let out = gpu.empty(shape, store.dtype(gpu, n));
     let depth = (params.c * params.taps) as usize;
     let stored = Stored { x: x.dtype(), w: w.dtype(), out: out.dtype(), whole: params.c.is_multiple_of(8) };
     let record = |kernel: Kernel| {
@@ -227,15 +257,15 @@ fn launch(
             .bind_if("bias", bias)
             .bind_if("onto", onto)
             .bind_if("gate", gate.map(|g| g.table))
-            .bind("out", &out)
+            .bind("out", out)
+            .flops(2.0 * m as f64 * n as f64 * depth as f64)
             .params(&params)
             .over([n.div_ceil(tile[1]), m.div_ceil(tile[0]), 1])
             .iterations(kernel.iterations(params.taps as usize, params.c8 as usize))
             .record();
     };
     if let Some(kernel) = kernel {
-        record(kernel);
-        return out;
+        return record(kernel);
     }
     // without depth there is nothing to stage
     let halves = stored.w == DType::F16 && gpu.operands() == DType::F16 && stored.whole && depth > 0;
@@ -248,7 +278,6 @@ fn launch(
     let names: Vec<String> = kernels.iter().map(|k| format!("{k:?}")).collect();
     let work = 2.0 * m as f64 * n as f64 * depth as f64;
     record(kernels[gpu.fastest(&key(), work, &names, |i| record(kernels[i]), |i| trial::sound(gpu, kernels[i]))]);
-    out
 }
 
 /// How the numbers of a product are stored.

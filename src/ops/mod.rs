@@ -3,22 +3,30 @@
 //! A shape that does not fit is a bug of the caller and panics with both sides; data never does.
 
 mod attention;
+mod conv;
 mod elementwise;
+mod heads;
 mod join;
 mod kernel;
 mod lanes;
 mod layout;
 mod matmul;
 mod norm;
+mod parts;
 mod reduce;
 mod trial;
 
-pub use attention::{Keys, Sequences, attention, padded_head, split_heads};
+pub use attention::{Keys, attention};
+pub use conv::{Geometry, conv};
 pub use elementwise::{add, add_scaled, affine_channels, choose, euler_step, posterior, renoise, silu, sub};
+pub use heads::{Sequences, padded_head, split_heads};
+pub(crate) use join::copy_rows;
 pub use join::join;
 pub use layout::{pack_rgba, permute, rows, window};
-pub use matmul::{Activation, Gate, Geometry, Target, conv, linear};
+pub(crate) use matmul::linear_into;
+pub use matmul::{Activation, Gate, Target, linear};
 pub use norm::{Modulate, group_norm, layer_norm, rms_norm};
+pub(crate) use parts::Parts;
 pub use reduce::{Difference, difference};
 pub(crate) use trial::trial;
 
@@ -39,7 +47,7 @@ pub enum Store {
 impl Store {
     /// The type of a result whose rows have `last` numbers. An odd row would share words with its neighbour,
     /// so it stays f32.
-    fn dtype(self, gpu: &Gpu, last: usize) -> DType {
+    pub(crate) fn dtype(self, gpu: &Gpu, last: usize) -> DType {
         match self {
             Store::Operand if last.is_multiple_of(2) => gpu.operands(),
             _ => DType::F32,
@@ -59,11 +67,12 @@ pub(crate) use contract;
 pub fn programs() -> Vec<Program> {
     let mut all = attention::programs();
     all.extend(elementwise::programs());
-    all.extend(join::programs());
+    all.extend(heads::programs());
     all.extend(layout::programs());
     all.extend(matmul::programs());
     all.extend(norm::programs());
     all.extend(reduce::programs());
+    all.extend(crate::tensor::noise_programs());
     all
 }
 

@@ -2,7 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Across, Lanes, Store, contract, empty_f32, groups_of_64};
+use super::parts::aligned;
+use super::{Across, Lanes, Parts, Store, contract, empty_f32, groups_of_64};
 use crate::gpu::{DType, Dispatch, Program, shader};
 use crate::tensor::Tensor;
 
@@ -39,7 +40,7 @@ pub fn layer_norm(x: &Tensor, eps: f32, modulate: Option<Modulate<'_>>, store: S
     }
     let [rows, c] = x.as_rows();
     let lanes = Lanes::of(&[c]);
-    let mut params = Params { rows: rows as u32, c: lanes.steps(c), eps, ..Params::zeroed() };
+    let mut params = Params { c: lanes.steps(c), eps, ..Params::zeroed() };
     if let Some(m) = modulate {
         let [vectors, stride] = m.table.as_rows();
         let fits = vectors * m.rows == rows && m.shift_at.max(m.scale_at) + c <= stride;
@@ -47,19 +48,30 @@ pub fn layer_norm(x: &Tensor, eps: f32, modulate: Option<Modulate<'_>>, store: S
         let places = [stride, m.shift_at, m.scale_at];
         let even = places.iter().all(|at| at.is_multiple_of(lanes.count()));
         contract!(even, "layer_norm: rows of {c} with vectors at {} and {} of {stride}", m.shift_at, m.scale_at);
-        params.mod_rows = m.rows as u32;
         [params.mod_stride, params.shift_at, params.scale_at] = places.map(|at| lanes.steps(at));
     }
     let out = x.gpu().empty(x.shape().clone(), store.dtype(x.gpu(), c));
     let across = Across::on(x.gpu());
-    Dispatch::new(x.gpu(), layer_program(across, lanes, modulate.is_some(), out.dtype()))
-        .bind("x", x)
-        .bind_if("modulation", modulate.map(|m| m.table))
-        .bind("out", &out)
-        .params(&params)
-        .over([rows, 1, 1])
-        .iterations(across.iterations(c / lanes.count(), 3, 2))
-        .record();
+    let group = modulate.map_or(1, |m| m.rows);
+    for part in Parts::of(rows).groups_of(group).sharing(x).sharing(&out).cut(x.gpu()) {
+        // a part is that of whole vectors, or lies within one
+        let first = (part.start / group) as u32 * params.mod_stride;
+        let params = Params {
+            rows: part.len() as u32,
+            mod_rows: group.min(part.len()) as u32,
+            shift_at: params.shift_at + first,
+            scale_at: params.scale_at + first,
+            ..params
+        };
+        Dispatch::new(x.gpu(), layer_program(across, lanes, modulate.is_some(), out.dtype()))
+            .bind("x", &x.part(rows, &part))
+            .bind_if("modulation", modulate.map(|m| m.table))
+            .bind("out", &out.part(rows, &part))
+            .params(&params)
+            .over([part.len(), 1, 1])
+            .iterations(across.iterations(c / lanes.count(), 3, 2))
+            .record();
+    }
     out
 }
 
@@ -86,14 +98,16 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32, store: Store) -> Tensor {
     contract!(weight.count() == c, "rms_norm: x {} against weight {}", x.shape(), weight.shape());
     let out = x.gpu().empty(x.shape().clone(), store.dtype(x.gpu(), c));
     let (across, lanes) = (Across::on(x.gpu()), Lanes::of(&[c]));
-    Dispatch::new(x.gpu(), rms_program(across, lanes, out.dtype()))
-        .bind("x", x)
-        .bind("weight", weight)
-        .bind("out", &out)
-        .params(&Params { rows: rows as u32, c: lanes.steps(c), eps, pad: 0 })
-        .over([rows, 1, 1])
-        .iterations(across.iterations(c / lanes.count(), 2, 1))
-        .record();
+    for part in Parts::of(rows).sharing(x).sharing(&out).cut(x.gpu()) {
+        Dispatch::new(x.gpu(), rms_program(across, lanes, out.dtype()))
+            .bind("x", &x.part(rows, &part))
+            .bind("weight", weight)
+            .bind("out", &out.part(rows, &part))
+            .params(&Params { rows: part.len() as u32, c: lanes.steps(c), eps, pad: 0 })
+            .over([part.len(), 1, 1])
+            .iterations(across.iterations(c / lanes.count(), 2, 1))
+            .record();
+    }
     out
 }
 
@@ -137,17 +151,27 @@ pub fn group_norm(
     let positions = all / n.max(1);
     let stats = group_statistics(x, [n, positions, c], groups, eps, weight);
     let lanes = Lanes::of(&[c]);
-    let walk = Walk::new([n, positions, c], lanes, APPLIED);
     let out = gpu.empty(x.shape().clone(), store.dtype(gpu, c));
-    Dispatch::new(gpu, apply_program(lanes, silu, out.dtype()))
-        .bind("x", x)
-        .bind("stats", &stats)
-        .bind("bias", bias)
-        .bind("out", &out)
-        .params(&walk)
-        .over(groups_of_64(walk.count as usize))
-        .record();
+    for part in Parts::of(all).groups_of(positions).sharing(x).sharing(&out).cut(gpu) {
+        let (images, here) = stretch(&part, positions);
+        let walk = Walk::new([images.len(), here, c], lanes, APPLIED);
+        Dispatch::new(gpu, apply_program(lanes, silu, out.dtype()))
+            .bind("x", &x.part(all, &part))
+            .bind("stats", &stats.part(n, &images))
+            .bind("bias", bias)
+            .bind("out", &out.part(all, &part))
+            .params(&walk)
+            .over(groups_of_64(walk.count as usize))
+            .record();
+    }
     out
+}
+
+/// The images of some positions, which are those of whole images or lie within one, and how many of each there are.
+fn stretch(part: &std::ops::Range<usize>, positions: usize) -> (std::ops::Range<usize>, usize) {
+    let first = part.start / positions.max(1);
+    let images = part.len().div_ceil(positions.max(1));
+    (first..first + images, part.len() / images.max(1))
 }
 
 /// How the invocations of a group norm share `[n, positions, c]`: each takes `chunk` positions of a step of channels.
@@ -189,13 +213,21 @@ fn group_statistics(x: &Tensor, [n, positions, c]: [usize; 3], groups: usize, ep
     let even = (n * positions * c / lanes.count()).div_ceil(BUSY).next_multiple_of(8);
     let walk = Walk::new([n, positions, c], lanes, even.clamp(LEAST, MOST));
     let parts = empty_f32(gpu, [n, walk.chunks as usize, walk.c as usize, 4]);
-    Dispatch::new(gpu, stats_program(lanes))
-        .bind("x", x)
-        .bind("out", &parts)
-        .params(&walk)
-        .over(groups_of_64(walk.count as usize))
-        .iterations(walk.chunk as usize)
-        .record();
+    let (all, chunk, chunks) = (n * positions, walk.chunk as usize, walk.chunks as usize);
+    let grain = chunk * aligned(16 * walk.c as usize);
+    for part in Parts::of(all).groups_of(positions).grain(grain).sharing(x).cut(gpu) {
+        let (images, here) = stretch(&part, positions);
+        let own = Walk::new([images.len(), here, c], lanes, chunk);
+        let first = images.start * chunks + part.start % positions.max(1) / chunk;
+        let to = first..first + images.len() * own.chunks as usize;
+        Dispatch::new(gpu, stats_program(lanes))
+            .bind("x", &x.part(all, &part))
+            .bind("out", &parts.part(n * chunks, &to))
+            .params(&own)
+            .over(groups_of_64(own.count as usize))
+            .iterations(chunk)
+            .record();
+    }
     let stats = empty_f32(gpu, [n, 2, c]);
     let (width, wide) = (Across::on(gpu).width(), walk.c as usize / groups);
     let (chunks, channels) = (walk.chunks as usize, c / groups);

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Across, Lanes, contract, empty_f32};
+use super::{Across, Lanes, Parts, contract, empty_f32};
 use crate::gpu::{Dispatch, Program, shader};
 use crate::tensor::Tensor;
 
@@ -38,7 +38,8 @@ pub fn difference(x: &Tensor, y: &Tensor, which: Difference) -> Tensor {
         x_at: u32,
         y_at: u32,
         per_segment: u32,
-        pad: [u32; 2],
+        first: u32,
+        pad: u32,
     }
     let Difference { segments, len, x_at, y_at } = which;
     let stride = x.count() / segments;
@@ -49,22 +50,45 @@ pub fn difference(x: &Tensor, y: &Tensor, which: Difference) -> Tensor {
     let per_segment = len.div_ceil(PER);
     let partials = segments * per_segment;
     let partial = empty_f32(gpu, [partials, 4]);
-    Dispatch::new(gpu, first_program(across, lanes))
-        .bind("x", x)
-        .bind("y", y)
-        .bind("out", &partial)
-        .params(&Params {
-            segments: segments as u32,
-            stride: lanes.steps(stride),
-            len: lanes.steps(len),
-            x_at: lanes.steps(x_at),
-            y_at: lanes.steps(y_at),
-            per_segment: per_segment as u32,
-            pad: [0; 2],
-        })
-        .over([partials, 1, 1])
-        .iterations(across.iterations(PER / lanes.count(), 1, 1))
-        .record();
+    let launch = |x: &Tensor, y: &Tensor, params: Params| {
+        Dispatch::new(gpu, first_program(across, lanes))
+            .bind("x", x)
+            .bind("y", y)
+            .bind("out", &partial)
+            .params(&params)
+            .over([(params.segments * params.per_segment) as usize, 1, 1])
+            .iterations(across.iterations(PER / lanes.count(), 1, 1))
+            .record();
+    };
+    let u = |v: usize| lanes.steps(v);
+    let whole = Params {
+        segments: segments as u32,
+        stride: u(stride),
+        len: u(len),
+        x_at: u(x_at),
+        y_at: u(y_at),
+        per_segment: per_segment as u32,
+        first: 0,
+        pad: 0,
+    };
+    if x.bytes().max(y.bytes()) <= gpu.largest_tensor() {
+        launch(x, y, whole);
+    } else {
+        // five bytes a number leave room for what is bound in front of the first
+        let cut = Parts::of(len).grain(PER).sharing_bytes(5).cut(gpu);
+        for (segment, part) in (0..segments).flat_map(|s| cut.iter().map(move |part| (s, part))) {
+            // a binding starts a little before the numbers if it has to
+            let window = |t: &Tensor, at: usize| {
+                let from = segment * stride + at + part.start;
+                let aligned = from / 64 * 64;
+                (t.part(t.count(), &(aligned..from + part.len())), u(from - aligned))
+            };
+            let ((x, x_at), (y, y_at)) = (window(x, x_at), window(y, y_at));
+            let first = (segment * per_segment + part.start / PER) as u32;
+            let per_segment = part.len().div_ceil(PER) as u32;
+            launch(&x, &y, Params { segments: 1, len: u(part.len()), x_at, y_at, per_segment, first, ..whole });
+        }
+    }
     let (mut sums, mut count) = (partial, partials);
     while count > 1 {
         let fewer = count.div_ceil(PER);

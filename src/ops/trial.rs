@@ -15,7 +15,7 @@ pub(crate) fn trial(gpu: &Gpu) -> Result<(), String> {
     let since = std::time::Instant::now();
     // a driver that refuses a kernel must not take the process down with it
     let scopes = [OutOfMemory, Internal, Validation].map(|filter| gpu.device().push_error_scope(filter));
-    let outcome = products(gpu, &Kernel::tried(gpu));
+    let outcome = products(gpu, &Kernel::tried(gpu)).and_then(|()| super::attention::trial(gpu));
     // scopes end in reverse; what was refused explains what came out wrong
     let mut refused = None;
     for scope in scopes.into_iter().rev() {

@@ -9,13 +9,13 @@ use crate::cache::{ResidualCache, Run};
 use crate::diffusion::noise::torch_cpu_randn;
 use crate::diffusion::sampler::{self, Denoiser, Step};
 use crate::error::{Error, Result};
-use crate::gpu::{Gpu, mib};
+use crate::gpu::Gpu;
 use crate::media::Frames;
 use crate::models::stdit3::{self, Grid, Input, STDiT3, Text};
 use crate::models::t5::{self, T5Encoder};
 use crate::models::vae::{self, OpenSoraVae};
 use crate::nn::Tap;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, Weights};
 use crate::text::tokenizer::Tokenizer;
 
 /// A model folder in the hub's layout, checked, with nothing loaded yet.
@@ -121,26 +121,64 @@ impl OpenSora {
     /// [`Error::Request`] naming the field; [`Error::Limit`] if a tensor would not fit the adapter.
     pub fn plan(&self, request: &Request) -> Result<Plan> {
         let plan = Plan::new(request, &self.defaults, &self.transformer, &self.vae)?;
-        let most = self.gpu.largest_tensor();
-        let stages = plan.largest_activations(&self.transformer, &self.vae);
-        for (stage, numbers) in ["denoising", "decoding"].into_iter().zip(stages) {
-            let bytes = 4 * numbers as u64;
-            if bytes > most {
-                let size = format!("{} frames of {}x{}", plan.frames, plan.width, plan.height);
-                return Err(Error::Limit {
-                    what: format!("{stage} {size} on `{}`", self.gpu.info().name),
-                    need: format!("a tensor of {}", mib(bytes)),
-                    have: format!(
-                        "{}; ask for a smaller size{}",
-                        mib(most),
-                        if stage == "denoising" { " or fewer frames" } else { "" }
-                    ),
-                });
-            }
-        }
+        self.fits(&plan)?;
         // the policy's own checks, before any work
         self.cache_for(&plan)?;
         Ok(plan)
+    }
+
+    /// Whether every stage can be recorded on this adapter. What no buffer can hold is refused at once. Where a tensor
+    /// is too large to be bound as a whole, it is found out by recording one block of each kind, and the first frames,
+    /// on a device that runs nothing.
+    fn fits(&self, plan: &Plan) -> Result<()> {
+        let bytes = |numbers: usize| 4 * numbers as u64;
+        let [stream, denoising, decoding] = plan.largest_activations(&self.transformer, &self.vae).map(bytes);
+        let refused = |stage: &str, error: Error| match error {
+            Error::Limit { need, have, .. } => {
+                let size = format!("{} frames of {}x{}", plan.frames, plan.width, plan.height);
+                let fewer = if stage == "denoising" { " or fewer frames" } else { "" };
+                Error::Limit {
+                    what: format!("{stage} {size} on `{}`", self.gpu.info().name),
+                    need: format!("a tensor of {need}"),
+                    have: format!("{have}; ask for a smaller size{fewer}"),
+                }
+            }
+            other => other,
+        };
+        for (stage, least) in [("denoising", stream), ("decoding", decoding)] {
+            if least > self.gpu.largest_buffer() {
+                return Err(refused(stage, self.gpu.over_limit(least)));
+            }
+        }
+        let most = self.gpu.largest_tensor();
+        if denoising.max(decoding) <= most {
+            return Ok(());
+        }
+        let gpu = self.gpu.rehearsal();
+        let weights = Weights::random(&gpu);
+        if denoising > most {
+            let config = stdit3::Config { depth: 1, ..self.transformer.clone() };
+            let net = STDiT3::from_weights(&weights, config)?;
+            let caption = net.null_caption(1);
+            let [c, t, h, w] = plan.latent;
+            let run = Conditioned {
+                text: net.text(&[&caption, &caption], &mut Tap::Off),
+                grid: net.grid([t, h, w], [plan.height as f64, plan.width as f64]),
+                net: &net,
+                fps: plan.model_fps(),
+            };
+            let z = weights.get("z", [2, c * t * h * w])?.reshape([2, c, t, h, w]);
+            // without a cache nothing is read on the way, so this never waits
+            pollster::block_on(run.velocity(&z, &[0.0; 2], None, &mut ResidualCache::off()))?;
+            gpu.submit().map_err(|e| refused("denoising", e))?;
+        }
+        if decoding > most {
+            let [c, t, h, w] = plan.latent;
+            let z = weights.get("z", [1, c * t * h * w])?.reshape([1, c, t, h, w]);
+            let vae = OpenSoraVae::from_weights(weights, self.vae.clone())?;
+            vae.decode_frames(&z, plan.frames)?.next().transpose().map_err(|e| refused("decoding", e))?;
+        }
+        Ok(())
     }
 
     fn cache_for(&self, plan: &Plan) -> Result<ResidualCache> {

@@ -122,12 +122,13 @@ impl Plan {
         [self.latent[2] * self.factor, self.latent[3] * self.factor]
     }
 
-    /// Numbers in the largest tensors of a denoising step and of decoding a frame.
-    pub(super) fn largest_activations(&self, net: &stdit3::Config, vae: &vae::Config) -> [usize; 2] {
+    /// Numbers in the residual stream of a denoising step, in its largest tensor, and in that of decoding a frame.
+    pub(super) fn largest_activations(&self, net: &stdit3::Config, vae: &vae::Config) -> [usize; 3] {
         let [_, t, h, w] = self.latent;
         let [pt, ph, pw] = net.patch_size;
         let tokens = t.div_ceil(pt) * h.div_ceil(ph) * w.div_ceil(pw);
-        [2 * tokens * net.mlp_width().max(3 * net.hidden_size), vae.spatial.largest_activation(h * w)]
+        let widest = net.mlp_width().max(3 * net.hidden_size);
+        [2 * tokens * net.hidden_size, 2 * tokens * widest, vae.spatial.largest_activation(h * w)]
     }
 }
 

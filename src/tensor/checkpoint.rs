@@ -143,6 +143,11 @@ impl Checkpoint {
         Ok(Self { files: vec![(path.to_path_buf(), map)], entries, outline: true })
     }
 
+    /// A checkpoint without tensors.
+    pub(super) fn empty() -> Self {
+        Self { files: Vec::new(), entries: BTreeMap::new(), outline: false }
+    }
+
     /// Whether there are names and shapes only.
     pub(super) fn is_outline(&self) -> bool {
         self.outline

@@ -1,18 +1,20 @@
 //! Shape, type, and the handle to memory on the device; reading checkpoints into it.
 
 mod checkpoint;
+mod noise;
 mod weights;
 
 use std::fmt;
 use std::sync::Arc;
 
 pub use checkpoint::{Checkpoint, Entry};
+pub(crate) use noise::programs as noise_programs;
 pub use weights::Weights;
 
 pub use crate::gpu::DType;
 
 use crate::error::Result;
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, Memory};
 
 /// Sizes of a tensor, outermost first.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -51,13 +53,12 @@ impl fmt::Display for Shape {
 /// Memory that goes back where it came from when the last handle drops.
 struct Storage {
     gpu: Gpu,
-    buffer: wgpu::Buffer,
-    pooled: bool,
+    memory: Memory,
 }
 
 impl Drop for Storage {
     fn drop(&mut self) {
-        self.gpu.release(&self.buffer, self.pooled);
+        self.gpu.release(&self.memory);
     }
 }
 
@@ -67,6 +68,8 @@ impl Drop for Storage {
 #[derive(Clone)]
 pub struct Tensor {
     storage: Arc<Storage>,
+    /// Where the numbers start, in bytes: 0 except in a part of another tensor.
+    at: u64,
     shape: Shape,
     dtype: DType,
 }
@@ -81,8 +84,8 @@ impl Gpu {
     /// Memory for a tensor, contents undefined.
     pub(crate) fn empty(&self, shape: impl Into<Shape>, dtype: DType) -> Tensor {
         let shape = shape.into();
-        let buffer = self.take_buffer((shape.count() * dtype.size()) as u64);
-        Tensor { storage: Arc::new(Storage { gpu: self.clone(), buffer, pooled: true }), shape, dtype }
+        let memory = self.take_buffer((shape.count() * dtype.size()) as u64);
+        Tensor { storage: Arc::new(Storage { gpu: self.clone(), memory }), at: 0, shape, dtype }
     }
 
     /// Copies f32 numbers to the device.
@@ -131,11 +134,11 @@ impl Gpu {
     ) -> Tensor {
         let shape = shape.into();
         let bytes = (shape.count() * dtype.size()) as u64;
-        if bytes > self.largest_tensor() {
+        if bytes > self.largest_buffer() {
             return self.empty(shape, dtype); // remembers the error
         }
-        let buffer = self.filled_buffer(bytes, fill);
-        Tensor { storage: Arc::new(Storage { gpu: self.clone(), buffer, pooled: false }), shape, dtype }
+        let memory = self.filled_buffer(bytes, fill);
+        Tensor { storage: Arc::new(Storage { gpu: self.clone(), memory }), at: 0, shape, dtype }
     }
 }
 
@@ -145,7 +148,7 @@ impl Gpu {
     /// # Errors
     /// Whatever went wrong since the last submission.
     pub async fn read_all(&self, tensors: &[&Tensor]) -> Result<Vec<Vec<f32>>> {
-        let parts: Vec<_> = tensors.iter().map(|t| (t.buffer(), t.bytes())).collect();
+        let parts: Vec<_> = tensors.iter().map(|t| (t.buffer(), t.at, t.bytes())).collect();
         let bytes = self.read_bytes(&parts).await?;
         let mut at = 0;
         Ok(tensors
@@ -195,9 +198,27 @@ impl Tensor {
         (self.count() * self.dtype.size()) as u64
     }
 
-    /// The wgpu buffer, for hosts that read it in a pass of their own. Numbers start at offset 0.
+    /// The wgpu buffer, for hosts that read it in a pass of their own. What an op returns starts at offset 0.
     pub fn buffer(&self) -> &wgpu::Buffer {
-        &self.storage.buffer
+        &self.storage.memory.buffer
+    }
+
+    /// Where in the buffer the numbers start, in bytes.
+    pub(crate) fn offset(&self) -> u64 {
+        self.at
+    }
+
+    /// Some of `of` equal pieces that lie one after the other, `[range, count / of]`: a view. It has to start at a
+    /// multiple of 256 bytes if a kernel is to see it.
+    ///
+    /// # Panics
+    /// If the tensor does not divide so, or the range is outside.
+    #[track_caller]
+    pub(crate) fn part(&self, of: usize, range: &std::ops::Range<usize>) -> Tensor {
+        assert!(range.end <= of && self.count().is_multiple_of(of), "{range:?} of {of} parts of {}", self.shape);
+        let each = self.count() / of.max(1);
+        let at = self.at + (range.start * each * self.dtype.size()) as u64;
+        Tensor { storage: self.storage.clone(), at, shape: [range.len(), each].into(), dtype: self.dtype }
     }
 
     /// Seen as a matrix: everything but the last axis, and the last axis.
@@ -223,7 +244,25 @@ impl Tensor {
     pub fn reshape(&self, shape: impl Into<Shape>) -> Tensor {
         let shape = shape.into();
         assert_eq!(shape.count(), self.count(), "reshape {} to {shape}", self.shape);
-        Tensor { storage: self.storage.clone(), shape, dtype: self.dtype }
+        Tensor { storage: self.storage.clone(), at: self.at, shape, dtype: self.dtype }
+    }
+
+    /// Pairs of halves, seen as words `[.., C / 2]`.
+    pub(crate) fn as_words(&self) -> Tensor {
+        self.retyped(DType::F32, |last| last / 2)
+    }
+
+    /// Words, seen as the pairs of halves they are, `[.., 2C]`.
+    pub(crate) fn as_halves(&self) -> Tensor {
+        self.retyped(DType::F16, |last| last * 2)
+    }
+
+    fn retyped(&self, dtype: DType, size: impl Fn(usize) -> usize) -> Tensor {
+        let mut dims = self.dims().to_vec();
+        if let Some(last) = dims.last_mut() {
+            *last = size(*last);
+        }
+        Tensor { storage: self.storage.clone(), at: self.at, shape: dims.into(), dtype }
     }
 
     /// The numbers, widened to f32, once everything recorded so far has run.

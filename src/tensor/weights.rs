@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
+use super::noise::{Spread, noise};
 use super::{Checkpoint, DType, Entry, Shape, Tensor};
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, lock};
@@ -20,6 +21,8 @@ pub struct Weights {
     hint: &'static str,
     /// Names and shapes are checked, numbers are not read.
     dry: bool,
+    /// Whatever is asked for is there, made up on the device.
+    random: bool,
     asked: Arc<Mutex<BTreeSet<String>>>,
 }
 
@@ -27,7 +30,38 @@ impl Weights {
     /// The root of a checkpoint; `hint` ends the message of a missing or mis-shaped tensor.
     pub fn new(gpu: &Gpu, checkpoint: Arc<Checkpoint>, hint: &'static str) -> Self {
         let dry = checkpoint.is_outline();
-        Self { gpu: gpu.clone(), checkpoint, prefix: String::new(), hint, dry, asked: Arc::default() }
+        Self { gpu: gpu.clone(), checkpoint, prefix: String::new(), hint, dry, random: false, asked: Arc::default() }
+    }
+
+    /// Weights that nobody trained: every tensor that is asked for has the shape it is asked for and random numbers,
+    /// made on the device, the same for the same name. Matrices keep the size of what they multiply (their deviation is
+    /// 1/√inputs), norms are around 1, biases around 0. Optional tensors are not there.
+    pub fn random(gpu: &Gpu) -> Self {
+        Self { random: true, ..Self::new(gpu, Arc::new(Checkpoint::empty()), "weights are random") }
+    }
+
+    /// The random stand-in for a tensor, and what tells it from others.
+    fn spread(&self, name: &str, shape: &Shape) -> (Spread, u32) {
+        let full = self.full(name);
+        let seed = full.bytes().fold(0x811c_9dc5u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
+        let inputs = shape.dims().iter().skip(1).product();
+        let spread = match shape.dims() {
+            [_] if name == "bias" => Spread::deviation(0.02),
+            [_] => Spread { mean: 1.0, range: 0.05 },
+            _ => Spread::layer(inputs),
+        };
+        (spread, seed)
+    }
+
+    fn made_up(&self, name: &str, shape: Shape, dtype: DType) -> Tensor {
+        let (spread, seed) = self.spread(name, &shape);
+        noise(&self.gpu, shape, dtype, seed, spread)
+    }
+
+    /// How a matrix is kept that could be kept either way.
+    fn matrix_dtype(&self, numbers: usize) -> DType {
+        let fits = (numbers * DType::F32.size()) as u64 <= self.gpu.largest_tensor();
+        if fits { self.gpu.operands() } else { DType::F16 }
     }
 
     /// The same place, for checking only: loading from it asks for every name and shape, but reads no numbers
@@ -104,6 +138,10 @@ impl Weights {
     /// [`Error::Checkpoint`] if the tensor is missing or has another shape or an unknown type.
     pub fn host(&self, name: &str, shape: impl Into<Shape>) -> Result<Vec<f32>> {
         let shape = shape.into();
+        if self.random {
+            let (spread, seed) = self.spread(name, &shape);
+            return Ok((0..shape.count()).map(|i| spread.at(seed, i)).collect());
+        }
         let (full, entry) = self.entry(name, &shape)?;
         if self.dry {
             return Ok(vec![1.0; shape.count()]);
@@ -124,6 +162,11 @@ impl Weights {
     /// # Panics
     /// If an index is outside the table.
     pub fn rows(&self, name: &str, [rows, c]: [usize; 2], index: &[u32]) -> Result<Vec<f32>> {
+        if self.random {
+            let (_, seed) = self.spread(name, &[rows, c].into());
+            let numbers = index.iter().flat_map(|&i| (0..c).map(move |j| i as usize * c + j));
+            return Ok(numbers.map(|at| Spread::deviation(1.0).at(seed, at)).collect());
+        }
         let (full, entry) = self.entry(name, &[rows, c].into())?;
         let mut picked = Vec::with_capacity(index.len() * c);
         for &i in index {
@@ -139,6 +182,9 @@ impl Weights {
     /// As [`Weights::host`].
     pub fn get(&self, name: &str, shape: impl Into<Shape>) -> Result<Tensor> {
         let shape = shape.into();
+        if self.random {
+            return Ok(if self.dry { self.gpu.hollow(shape) } else { self.made_up(name, shape, DType::F32) });
+        }
         if self.dry {
             self.entry(name, &shape)?;
             return Ok(self.gpu.hollow(shape));
@@ -153,6 +199,10 @@ impl Weights {
     /// As [`Weights::host`].
     pub fn matrix(&self, name: &str, shape: impl Into<Shape>) -> Result<Tensor> {
         let shape = shape.into();
+        if self.random {
+            let dtype = self.matrix_dtype(shape.count());
+            return Ok(if self.dry { self.gpu.hollow(shape) } else { self.made_up(name, shape, dtype) });
+        }
         let (_, entry) = self.entry(name, &shape)?;
         if entry.is_f16() && !self.dry {
             let bytes = entry.bytes();
@@ -200,6 +250,10 @@ impl Weights {
         to: impl Into<Shape>,
     ) -> Result<Tensor> {
         let (shape, to) = (shape.into(), to.into());
+        if self.random {
+            let dtype = self.matrix_dtype(to.count());
+            return Ok(if self.dry { self.gpu.hollow(to) } else { self.made_up(name, to, dtype) });
+        }
         let halves = self.entry(name, &shape)?.1.is_f16();
         if self.dry {
             return Ok(self.gpu.hollow(to));

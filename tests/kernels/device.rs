@@ -4,24 +4,36 @@ use std::io::Write;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use residua::gpu::{Class, DType, Gpu, Prefs};
-use residua::tensor::{Checkpoint, Tensor, Weights};
+use residua::tensor::{Checkpoint, Shape, Tensor, Weights};
 use residua::wgpu;
 
 /// Runs a check on every kernel family, with operands in halves. One test at a time uses a device, so that which
 /// buffers the pool hands out is known; a family that the adapter lacks is skipped aloud.
 pub fn on_each(family: &str, check: impl Fn(&Gpu)) {
-    static DEVICES: [OnceLock<Option<Mutex<Gpu>>>; Class::ALL.len()] = [const { OnceLock::new() }; Class::ALL.len()];
-    for (class, slot) in Class::ALL.into_iter().zip(&DEVICES) {
-        match slot.get_or_init(|| open(class)) {
-            Some(gpu) => check(&gpu.lock().unwrap_or_else(PoisonError::into_inner)),
-            None => say(&format!("skip {family} on {class:?}: the adapter cannot do it")),
+    on_each_with(&[DType::F16], family, check);
+}
+
+/// [`on_each`], with operands in f32 as well.
+pub fn on_each_type(family: &str, check: impl Fn(&Gpu)) {
+    on_each_with(&[DType::F16, DType::F32], family, check);
+}
+
+fn on_each_with(dtypes: &[DType], family: &str, check: impl Fn(&Gpu)) {
+    type Slot = OnceLock<Option<Mutex<Gpu>>>;
+    static DEVICES: [[Slot; Class::ALL.len()]; 2] = [const { [const { OnceLock::new() }; Class::ALL.len()] }; 2];
+    for (dtype, slots) in dtypes.iter().zip(&DEVICES) {
+        for (class, slot) in Class::ALL.into_iter().zip(slots) {
+            match slot.get_or_init(|| open(class, *dtype)) {
+                Some(gpu) => check(&gpu.lock().unwrap_or_else(PoisonError::into_inner)),
+                None => say(&format!("skip {family} on {class:?}: the adapter cannot do it")),
+            }
         }
     }
 }
 
-fn open(class: Class) -> Option<Mutex<Gpu>> {
+fn open(class: Class, dtype: DType) -> Option<Mutex<Gpu>> {
     let device = std::env::var("RESIDUA_DEVICE").ok();
-    let prefs = Prefs { device, class: Some(class), dtype: Some(DType::F16), ..Prefs::default() };
+    let prefs = Prefs { device, class: Some(class), dtype: Some(dtype), ..Prefs::default() };
     let gpu = pollster::block_on(Gpu::open(&prefs)).expect("a device for the kernel tests");
     let listed = pollster::block_on(residua::gpu::list()).into_iter().find(|l| l.info == *gpu.info());
     // what has matrices must pass the trial of their kernels
@@ -42,6 +54,20 @@ pub fn halves(gpu: &Gpu, numbers: &[f32], [n, k]: [usize; 2]) -> Tensor {
     std::fs::write(file.path(), safetensors::serialize([("w", view)], None).unwrap()).unwrap();
     let weights = Weights::new(gpu, Checkpoint::open(file.path()).unwrap().into(), "");
     weights.matrix("w", [n, k]).unwrap()
+}
+
+/// Numbers kept as a device keeps operands.
+pub fn operands(gpu: &Gpu, numbers: &[f32], shape: impl Into<Shape>) -> Tensor {
+    let shape = shape.into();
+    match gpu.operands() {
+        DType::F32 => gpu.upload(numbers, shape),
+        DType::F16 => halves(gpu, numbers, [1, numbers.len()]).reshape(shape),
+    }
+}
+
+/// What is left of numbers that are kept as operands.
+pub fn kept(gpu: &Gpu, numbers: Vec<f32>) -> Vec<f32> {
+    if gpu.operands() == DType::F16 { rounded(numbers) } else { numbers }
 }
 
 /// Rounded to half precision and back.

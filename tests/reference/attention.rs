@@ -1,6 +1,6 @@
 //! softmax(scale · q·kᵀ + bias) · v by its definition: all scores first, then all weights.
 
-use super::{Real, U};
+use super::{Real, STEP_HALF, U, U_HALF};
 
 /// q `[problems, heads, queries, d]`; k, v `[problems, heads, keys, d]`, or `[1, heads, keys, d]` with `spans`.
 pub struct Attention<'a, F> {
@@ -92,7 +92,9 @@ impl Attention<'_, f64> {
     /// What is allowed beside twice the plain error: a weight's error is that of its score (the product
     /// scaled, rounded at the size of its terms) and WGSL's 3 + 2·|t| ulp of `exp`, once for the weight and
     /// once for every later move of the online maximum; weights act on |v| above and on |out| below the line.
-    pub fn floor(&self, out: &[f64]) -> Vec<f64> {
+    /// Matrix units take weights in halves (`halved`), relative to a maximum that is never above the true one and at
+    /// most e^5.5 below: each is off by u of a half, or by half of its smallest step where the sum is at least 1.
+    pub fn floor(&self, out: &[f64], halved: bool) -> Vec<f64> {
         let mut floor = vec![0.0; out.len()];
         self.each_query(|problem, head, query| {
             let (scores, values) = self.scores(problem, head, query);
@@ -116,6 +118,12 @@ impl Attention<'_, f64> {
             }
             for (j, &s) in scores.iter().enumerate() {
                 let weight = (s - top).exp() / total;
+                if halved && s > f64::NEG_INFINITY {
+                    for e in 0..self.d {
+                        let i = self.place(problem, head, query) + e;
+                        floor[i] += (U_HALF * weight + STEP_HALF) * self.v[values + j * self.d + e].abs();
+                    }
+                }
                 if weight == 0.0 {
                     continue;
                 }

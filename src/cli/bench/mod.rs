@@ -4,6 +4,8 @@ mod cases;
 mod ceilings;
 mod kernels;
 mod measure;
+mod model;
+mod networks;
 mod numbers;
 mod table;
 // what the tests of the kernels judge by, and where their numbers come from
@@ -26,6 +28,7 @@ pub fn talk(args: &Bench) -> &Talk {
     match args {
         Bench::Kernels(args) => &args.talk,
         Bench::Table(args) => &args.talk,
+        Bench::Model(args) => &args.talk,
     }
 }
 
@@ -37,12 +40,13 @@ pub fn run(args: &Bench, screen: &Screen) -> Outcome {
     match args {
         Bench::Kernels(args) => kernels::run(args, screen),
         Bench::Table(args) => table::run(args, screen),
+        Bench::Model(args) => model::run(args, screen),
     }
 }
 
 /// Where a number was measured, for every line of results: adapter, driver, kernels, type, commit.
 fn place(gpu: &Gpu) -> Value {
-    let mut place = super::model::adapter(gpu);
+    let mut place = crate::cli::model::adapter(gpu);
     place["adapter"] = place["name"].take();
     if let Some(fields) = place.as_object_mut() {
         fields.remove("name");

@@ -233,8 +233,7 @@ impl STDiT3 {
             let vectors = self.vectors(&conditioning, fixed, [batch, frames], &mut Tap::Off);
             let vectors = first_rows(&vectors, vectors.as_rows()[0] / batch * half);
             let tokens = if fixed.is_some() { patches } else { frames * patches };
-            let x = first_rows(&x.reshape([batch, x.count() / batch]), half);
-            let x = x.reshape([half, frames * patches, self.config.hidden_size]);
+            let x = x.part(batch, &(0..half)).reshape([half, frames * patches, self.config.hidden_size]);
             self.spatial[0].input(&x, &Conditioning { vectors: &vectors, tokens })
         };
         let pairs = async |cache: &mut ResidualCache, x: &Tensor| {

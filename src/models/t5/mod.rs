@@ -160,9 +160,9 @@ impl Block {
         let inner = c.num_heads * c.d_kv;
         Ok(Self {
             attention_norm: RmsNorm::load(&w.at("layer.0.layer_norm"), c)?,
-            q: Linear::bare(&attention.at("q"), c.d_model, inner)?,
-            k: Linear::bare(&attention.at("k"), c.d_model, inner)?,
-            v: Linear::bare(&attention.at("v"), c.d_model, inner)?,
+            q: Linear::bare(&attention.at("q"), c.d_model, inner)?.feeding_products(),
+            k: Linear::bare(&attention.at("k"), c.d_model, inner)?.feeding_products(),
+            v: Linear::bare(&attention.at("v"), c.d_model, inner)?.feeding_products(),
             o: Linear::bare(&attention.at("o"), inner, c.d_model)?,
             mlp_norm: RmsNorm::load(&w.at("layer.1.layer_norm"), c)?,
             gate: Linear::bare(&mlp.at("wi_0"), c.d_model, c.d_ff)?.then(Activation::GeluTanh),
@@ -180,7 +180,8 @@ impl Block {
         let mut heads = |part: &Linear, which: &str| {
             let part = part.forward(&normed);
             see(tap, format_args!("{name}.layer.0.SelfAttention.{which}"), &part);
-            ops::split_heads(&part, 0, self.heads, tokens, None, None)
+            let [part] = ops::split_heads(&part, 0, self.heads, tokens, &[], None);
+            part
         };
         let (q, k, v) = (heads(&self.q, "q"), heads(&self.k, "k"), heads(&self.v, "v"));
         let mixed = ops::attention(&q, &k, &v, self.heads[1], tokens, Keys::Own, Some(bias), 1.0);

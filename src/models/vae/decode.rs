@@ -25,17 +25,20 @@ impl OpenSoraVae {
     /// # Errors
     /// [`Error::Request`] if the latents are not those of `num_frames` frames; what [`crate::gpu::Gpu::submit`] returns.
     pub fn decode(&self, z: &Tensor, num_frames: usize) -> Result<Tensor> {
-        let mut groups = self.decode_frames(z, num_frames)?;
-        let mut parts = Vec::new();
-        while let Some((_, pixels)) = groups.next_group() {
-            parts.push(pixels);
-            self.gpu().submit()?;
+        let mut video: Option<Tensor> = None;
+        for frames in self.decode_frames(z, num_frames)? {
+            let Frames { sample, first, pixels } = frames?;
+            let [c, count, h, w] = pixels.sizes();
+            let shape = [z.dims()[0], c, num_frames, h, w];
+            let video = video.get_or_insert_with(|| self.gpu().empty(shape, pixels.dtype()));
+            let (planes, all) = (pixels.reshape([c * count, h * w]), video.reshape([shape[0] * c * num_frames, h * w]));
+            for channel in 0..c {
+                let at = (sample * c + channel) * num_frames + first;
+                ops::copy_rows(&planes, channel * count..(channel + 1) * count, &all, at);
+            }
         }
-        let all = ops::join(&parts);
-        let [_, _, h, w, c] = all.sizes();
-        let video = ops::permute(&all.reshape([z.dims()[0], num_frames, h, w, c]), &[0, 4, 1, 2, 3]);
         self.gpu().submit()?;
-        Ok(video)
+        video.ok_or_else(|| Error::request("latents", "are those of no frame"))
     }
 
     /// [`OpenSoraVae::decode`] a few frames at a time, sample by sample and in order, so that a long video never lies in

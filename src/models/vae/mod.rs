@@ -154,7 +154,8 @@ impl OpenSoraVae {
     /// How many frames of so many latents may go through the spatial part together.
     fn frames_together(&self, latents: usize) -> usize {
         let largest = self.config.spatial.largest_activation(latents);
-        (GROUP_BYTES / (4 * largest.max(1))).clamp(1, GROUP_FRAMES)
+        let room = GROUP_BYTES.min(self.gpu().largest_tensor() as usize);
+        (room / (4 * largest.max(1))).clamp(1, GROUP_FRAMES)
     }
 }
 

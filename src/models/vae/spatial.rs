@@ -210,9 +210,9 @@ impl Attention {
         let norm = ["group_norm", "norm"].into_iter().find(|n| w.has(&format!("{n}.weight"))).unwrap_or("group_norm");
         Ok(Self {
             norm: GroupNorm::load(&w.at(norm), width, groups, EPS)?,
-            q: named(["to_q", "query", "q"])?,
-            k: named(["to_k", "key", "k"])?,
-            v: named(["to_v", "value", "v"])?,
+            q: named(["to_q", "query", "q"])?.feeding_products(),
+            k: named(["to_k", "key", "k"])?.feeding_products(),
+            v: named(["to_v", "value", "v"])?.feeding_products(),
             out: named(["to_out.0", "proj_attn", "proj_out"])?,
             width,
         })
@@ -227,7 +227,8 @@ impl Attention {
         let mut heads = |part: &Conv, name: &str| {
             let part = part.forward(&normed);
             see(tap, name, &part);
-            ops::split_heads(&part, 0, [1, c], tokens, None, None)
+            let [part] = ops::split_heads(&part, 0, [1, c], tokens, &[], None);
+            part
         };
         let (q, k, v) = (heads(&self.q, "to_q"), heads(&self.k, "to_k"), heads(&self.v, "to_v"));
         let scale = (self.width as f32).sqrt().recip();

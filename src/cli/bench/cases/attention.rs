@@ -69,7 +69,8 @@ fn case(name: &'static str, l: Layout, kind: Kind) -> Case {
         // as a layer makes them, so that they lie as the kernel wants them
         let part = |number: usize, rows: usize, seq: Sequences| {
             let x = Numbers::new(stream + number, rows * width, DType::F32).upload(gpu, [rows, width]);
-            ops::split_heads(&x, 0, [heads, d], seq, None, None)
+            let [part] = ops::split_heads(&x, 0, [heads, d], seq, &[], None);
+            part
         };
         let q = part(0, problems * queries, seq);
         let (k, v) = (part(1, key_problems * keys, key_seq), part(2, key_problems * keys, key_seq));
@@ -81,6 +82,7 @@ fn case(name: &'static str, l: Layout, kind: Kind) -> Case {
             (kind == Kind::Relative).then(|| Numbers::new(stream + 3, heads * (2 * queries - 1), DType::F32));
         let relative_there = relative.map(|r| r.upload(gpu, [heads, 2 * queries - 1]));
         let reads = bytes(&[&q, &k, &v]);
+        let (matrices, halves) = (gpu.matrices().is_some(), gpu.operands() == DType::F16 && width % 2 == 0);
         let scale = (d as f32).sqrt().recip();
         let inputs = [q.clone(), k.clone(), v.clone()];
         let launch = move || {
@@ -113,7 +115,7 @@ fn case(name: &'static str, l: Layout, kind: Kind) -> Case {
                 let one = One { queries: places.len(), keys, d, relative: relative.as_deref(), scale };
                 let truth = one.of(&q64, &k64, &v64);
                 let out = truth.out();
-                let floor = truth.floor(&out);
+                let floor = truth.floor(&out, matrices);
                 let judged = Expected::twice_plain(out, &one.of(&q, &k, &v).out(), &floor, |_| 0);
                 for (i, place) in places.iter().enumerate() {
                     let row = (problem / inner * queries + place) * inner + problem % inner;
@@ -123,7 +125,7 @@ fn case(name: &'static str, l: Layout, kind: Kind) -> Case {
                     }
                 }
             }
-            Sample { at, expected }
+            Sample { at, expected: if halves { expected.in_halves() } else { expected } }
         };
         Ready { launch: Box::new(launch), reads, sample: Box::new(sample) }
     };
@@ -146,7 +148,8 @@ impl<'a> One<'a> {
     }
 }
 
-/// Queries out of a joint projection, with norm and, along time, rotary.
+/// Queries, keys and values out of a joint projection, queries and keys with norm and, along time, rotary. The queries
+/// are checked.
 fn split_case(name: &'static str, rows: usize, seq: Sequences, rotary: bool) -> Case {
     let [heads, d] = HEADS;
     let width = 3 * heads * d;
@@ -157,10 +160,17 @@ fn split_case(name: &'static str, rows: usize, seq: Sequences, rotary: bool) -> 
         let turns = rotary.then(|| angles(seq.len, d));
         let (x_there, weight_there) = (x.upload(gpu, [rows, width]), weight.upload(gpu, [d]));
         let turns_there = turns.as_ref().map(|t| gpu.upload(t, [seq.len, d / 2, 2]));
-        let reads = (rows * heads * d) as u64 * x_there.dtype().size() as u64; // a third of the projection
-        let launch = move || ops::split_heads(&x_there, 0, [heads, d], seq, Some(&weight_there), turns_there.as_ref());
+        let halves = gpu.operands() == DType::F16;
+        let padded = ops::padded_head(gpu, d);
+        // keys and values are written as well, but not returned
+        let unseen = 2 * rows * heads * padded * gpu.operands().size();
+        let reads = x_there.bytes() + unseen as u64;
+        let launch = move || {
+            let norms = [&weight_there, &weight_there];
+            let [q, _, _] = ops::split_heads(&x_there, 0, [heads, d], seq, &norms, turns_there.as_ref());
+            q
+        };
         let sample = move || {
-            let padded = ops::padded_head(d);
             let (mut at, mut expected) = (Vec::new(), Expected::default());
             for problem in some(stream, 3, rows / seq.len) {
                 let own: Vec<usize> = (0..seq.len)
@@ -178,7 +188,7 @@ fn split_case(name: &'static str, rows: usize, seq: Sequences, rotary: bool) -> 
                     expected.push(judged.values[i], judged.bounds[i]);
                 }
             }
-            Sample { at, expected }
+            Sample { at, expected: if halves { expected.in_halves() } else { expected } }
         };
         Ready { launch: Box::new(launch), reads, sample: Box::new(sample) }
     };

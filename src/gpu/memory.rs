@@ -1,0 +1,159 @@
+//! Buffers: taken, counted, and used again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{Gpu, Prefs, STAGED, lock, mib};
+use crate::error::Error;
+
+/// What a tensor holds on to.
+pub(crate) struct Memory {
+    pub(crate) buffer: wgpu::Buffer,
+    /// What it counts for: the size of the buffer, unless that is a stand-in.
+    bytes: u64,
+    /// Goes back to the pool, not to the driver.
+    pooled: bool,
+}
+
+/// Free buffers by size class, and what there is in all.
+#[derive(Default)]
+pub(super) struct Pool {
+    free: BTreeMap<u64, Vec<wgpu::Buffer>>,
+    /// Bytes of tensors alive.
+    live: u64,
+    peak: u64,
+    /// Bytes of buffers, free ones among them.
+    held: u64,
+    most_held: u64,
+}
+
+impl Pool {
+    fn count(&mut self, bytes: u64, fresh: bool) {
+        self.live += bytes;
+        self.peak = self.peak.max(self.live);
+        if fresh {
+            self.held += bytes;
+            self.most_held = self.most_held.max(self.held);
+        }
+    }
+}
+
+impl Gpu {
+    /// Bytes of tensors alive now, and the most there ever were since [`Gpu::reset_peak`].
+    pub fn memory(&self) -> (u64, u64) {
+        let pool = lock(&self.0.pool);
+        (pool.live, pool.peak)
+    }
+
+    /// Bytes of all buffers that belong to tensors or wait to be used again, now and at the most since
+    /// [`Gpu::reset_peak`].
+    pub fn held(&self) -> (u64, u64) {
+        let pool = lock(&self.0.pool);
+        (pool.held, pool.most_held)
+    }
+
+    /// Starts a new measurement of the peaks.
+    pub fn reset_peak(&self) {
+        let mut pool = lock(&self.0.pool);
+        (pool.peak, pool.most_held) = (pool.live, pool.held);
+    }
+
+    /// Frees pooled buffers that no tensor uses.
+    pub fn trim(&self) {
+        let mut pool = lock(&self.0.pool);
+        let free: u64 = pool.free.iter().map(|(size, buffers)| size * buffers.len() as u64).sum();
+        pool.held -= free;
+        pool.free.clear();
+    }
+
+    /// A device like this one on which work is only rehearsed: tensors have sizes but no memory, launches are checked
+    /// and dropped, what is read is zero. It says what a run at full size would need (by [`Gpu::memory`] and
+    /// [`Gpu::held`]), and with which error it would end, in the time it takes to record it.
+    pub fn rehearsal(&self) -> Gpu {
+        self.rehearsal_within(self.largest_tensor(), self.largest_buffer())
+    }
+
+    /// [`Gpu::rehearsal`] of another adapter: one that binds and allocates so many bytes at a time.
+    pub fn rehearsal_within(&self, binding: u64, buffer: u64) -> Gpu {
+        let prefs = Prefs { dtype: Some(self.operands()), tune: super::Tune::Off, ..Prefs::default() };
+        let of = &self.0;
+        let (info, device, queue) = (of.info.clone(), of.device.clone(), of.queue.clone());
+        let mut gpu = Gpu::build(info, device, queue, of.owned, self.class(), &prefs);
+        if let Some(inner) = Arc::get_mut(&mut gpu.0) {
+            inner.rehearsal = true;
+            (inner.limits.max_storage_buffer_binding_size, inner.limits.max_buffer_size) = (binding, buffer);
+        }
+        gpu
+    }
+
+    /// A buffer of at least `bytes`, from the pool if one fits.
+    pub(crate) fn take_buffer(&self, bytes: u64) -> Memory {
+        let mut size = size_class(bytes);
+        if size > self.0.limits.max_buffer_size {
+            size = bytes.next_multiple_of(256);
+        }
+        if bytes > self.largest_buffer() {
+            self.fail(self.over_limit(bytes));
+            size = 256; // nothing recorded after a fault runs, so the size no longer matters
+        }
+        let mut pool = lock(&self.0.pool);
+        let found = pool.free.get_mut(&size).and_then(Vec::pop);
+        pool.count(size, found.is_none());
+        drop(pool);
+        let buffer = found.unwrap_or_else(|| self.buffer(if self.0.rehearsal { 256 } else { size }, "tensor", false));
+        Memory { buffer, bytes: size, pooled: true }
+    }
+
+    /// Takes back the buffer of a tensor nobody holds any more.
+    pub(crate) fn release(&self, memory: &Memory) {
+        let mut pool = lock(&self.0.pool);
+        pool.live -= memory.bytes;
+        if memory.pooled {
+            pool.free.entry(memory.bytes).or_default().push(memory.buffer.clone());
+        } else {
+            pool.held -= memory.bytes;
+        }
+    }
+
+    fn buffer(&self, size: u64, what: &str, mapped_at_creation: bool) -> wgpu::Buffer {
+        self.0.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(&format!("residua/{what}")),
+            size,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation,
+        })
+    }
+
+    /// A fresh buffer filled by `fill` before the GPU first sees it: no staging copy, no zero fill.
+    pub(crate) fn filled_buffer(&self, bytes: u64, fill: impl FnOnce(&mut wgpu::BufferViewMut)) -> Memory {
+        let size = bytes.max(32).next_multiple_of(4); // a binding of eights holds at least one
+        lock(&self.0.pool).count(size, true);
+        if self.0.rehearsal {
+            return Memory { buffer: self.buffer(256, "stand-in", false), bytes: size, pooled: false };
+        }
+        let buffer = self.buffer(size, "weights", true);
+        match buffer.get_mapped_range_mut(..) {
+            Ok(mut view) => fill(&mut view),
+            Err(e) => self.fail(Error::DeviceLost(format!("a buffer of {} could not be mapped: {e}", mib(size)))),
+        }
+        buffer.unmap();
+        if self.0.staged.fetch_add(size, Ordering::Relaxed) + size > STAGED {
+            self.0.staged.store(0, Ordering::Relaxed);
+            self.0.queue.submit([]);
+            if self.0.owned
+                && let Err(e) = self.0.device.poll(wgpu::PollType::wait_indefinitely())
+            {
+                self.fail(Error::DeviceLost(e.to_string()));
+            }
+        }
+        Memory { buffer, bytes: size, pooled: false }
+    }
+}
+
+/// Size classes: four per power of two, so that at most a quarter is wasted.
+fn size_class(bytes: u64) -> u64 {
+    let bytes = bytes.max(256);
+    let step = (bytes.next_power_of_two() / 8).max(256);
+    bytes.next_multiple_of(step)
+}
