@@ -1,5 +1,6 @@
 //! What all parity tests share: where the fixtures are, how a case is reported.
 
+pub mod cache;
 pub mod misc;
 pub mod pipeline;
 pub mod stdit3;
