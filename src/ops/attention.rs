@@ -17,6 +17,9 @@ pub enum Keys<'a> {
     Packed(&'a Tensor),
 }
 
+/// Queries times keys from which on `attention/lanes` takes several queries a lane: up to twice as fast, but they compile
+/// for one or two seconds instead of half a one.
+const LARGE: usize = 1 << 15;
 /// Widest head (in eights) whose query and output stay in registers.
 const REGISTER_D8: usize = 16;
 /// Longest sequence whose scores stay in registers.
@@ -192,7 +195,8 @@ impl Form {
         match class {
             Class::Simd8 if d8 > REGISTER_D8 => Form::LanesWide,
             // more queries a lane are faster where there are many of them, and take longer to compile
-            Class::Simd8 => Form::Lanes { queries: if d8 <= 10 && queries > 32 { 4 } else { 2 } },
+            Class::Simd8 if queries * keys < LARGE => Form::Lanes { queries: 1 },
+            Class::Simd8 => Form::Lanes { queries: if d8 <= 10 { 4 } else { 2 } },
             _ if few => {
                 let part = (WORKGROUP_BYTES / (64 * shape.eight())).min(d8);
                 Form::Short { bucket: queries.max(keys).next_power_of_two().max(16), part }
