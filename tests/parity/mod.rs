@@ -1,6 +1,8 @@
 //! What all parity tests share: where the fixtures are, how a case is reported.
 
+pub mod latte;
 pub mod misc;
+pub mod osp;
 pub mod pipeline;
 pub mod stdit3;
 pub mod t5;
