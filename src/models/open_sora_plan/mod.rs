@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::models::latte::{self, FramePositions, Latte};
 
-/// The fields of `config.json`: those of Latte and a few more. A field may be missing: then it is that of the published
-/// model for 65 frames.
+/// The fields of `config.json`: those of Latte and a few more. A field may be missing: then it is that of Latte-1, or of
+/// the published model for 65 frames where Latte has no such field.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize)]
 #[serde(default)]
 pub struct Config {
@@ -112,13 +112,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn published_sizes() {
+    fn sizes_of_published_and_refused_configs() {
         assert_eq!([65, 221, 513, 1, 64].map(latent_frames), [17, 56, 129, 1, 16]);
         let scale = |length: usize| {
             let network = latte::Config { video_length: length, ..latte::Config::latte_1() };
             Config { network, ..Config::v1_1(65) }.network().frames.scale
         };
         assert_eq!([17, 56, 129, 1, 5, 16].map(scale), [1.0, 3.0, 8.0, 1.0, 1.0, 1.0]);
+        let refused = [
+            r#"{"use_rope": true}"#,
+            r#"{"compress_kv_factor": 2}"#,
+            r#"{"patch_size_t": 2}"#,
+            r#"{"interpolation_scale_1d": 0}"#,
+            r#"{"norm_type": "layer_norm"}"#,
+            r#"{"activation_fn": "geglu"}"#,
+            r#"{"norm_elementwise_affine": true}"#,
+            r#"{"cross_attention_dim": 1024}"#,
+        ];
+        for text in refused {
+            let config: Config = serde_json::from_str(text).unwrap();
+            let field = text.split('"').nth(1).unwrap();
+            assert!(config.check().is_err_and(|problem| problem.contains(field)), "{text}");
+        }
+        assert_eq!(Config::v1_1(65).check(), Ok(()));
         let config: Config = serde_json::from_str(r#"{"sample_size": [128, 64], "video_length": 57}"#).unwrap();
         assert_eq!((config.network.sample_size, config.network().frames.scale), (128, 3.0));
     }
