@@ -24,7 +24,7 @@ pub fn guide(x: &Tensor, channels: usize, scale: f32) -> Tensor {
         pad: [u32; 3],
     }
     let mut shape = x.dims().to_vec();
-    let fits = shape.len() >= 2 && shape[0] % 2 == 0 && shape[1] >= channels;
+    let fits = shape.len() >= 2 && shape[0].is_multiple_of(2) && shape[1] >= channels;
     contract!(fits, "guide: {channels} channels of {}", x.shape());
     let part = x.count() / shape[0];
     let own = part / shape[1] * channels;

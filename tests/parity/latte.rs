@@ -6,12 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use residua::cache::{AdaCache, CachePolicy, Codebook, Residual, ResidualCache, Run};
-use residua::diffusion::ddim::{Ddim, LearnedDdpm};
-use residua::diffusion::guided::{self, NoisePredictor, Scheduler};
-use residua::diffusion::levels::NoiseLevels;
-use residua::diffusion::pndm::Pndm;
-use residua::diffusion::sampler::Step;
+use residua::cache::ResidualCache;
 use residua::gpu::Gpu;
 use residua::models::latte::{Config, Grid, Input, Latte, Text, embed, real_tokens};
 use residua::models::open_sora_plan;
@@ -20,19 +15,15 @@ use residua::tensor::Tensor;
 use residua::text::clean::{clean_caption, lower_strip};
 
 use super::text::{equal, rows, text};
-use super::{Array, Measure, Report, arrays, files, json, max_abs};
+use super::{Array, Measure, Report, arrays, files, guided, json, max_abs};
 
 /// Relative to the largest number, on one forward pass (fixture README).
 const FORWARD: f64 = 1e-5;
-/// The same on the latents of a run (fixture README).
-const LOOP: f64 = 1e-4;
-/// The same on one step of a scheduler: three roundings of f32 in ours, some ten in upstream's.
-const STEP: f64 = 2e-6;
 /// Operands that a block rounds one after the other: as those of STDiT3.
 const ROUNDINGS: usize = 28;
 
 pub fn run(report: &mut Report, gpu: &Gpu) {
-    folder(report, gpu, "latte", |path| Config::parse(path));
+    folder(report, gpu, "latte", Config::parse);
 }
 
 pub fn open_sora_plan(report: &mut Report, gpu: &Gpu) {
@@ -42,7 +33,7 @@ pub fn open_sora_plan(report: &mut Report, gpu: &Gpu) {
 type ReadConfig = fn(&Path) -> residua::Result<Config>;
 
 /// The model files of a name, where they are those of a text-to-video Latte.
-struct Models<'a> {
+pub struct Models<'a> {
     dir: &'a Path,
     read: ReadConfig,
 }
@@ -65,7 +56,7 @@ impl Models<'_> {
         }
     }
 
-    fn load(&self, gpu: &Gpu, name: &str) -> residua::Result<Latte> {
+    pub fn load(&self, gpu: &Gpu, name: &str) -> residua::Result<Latte> {
         let config = (self.read)(&self.file(name, "config.json"))?;
         Latte::load_as(gpu, &self.file(name, "weights.safetensors"), config)
     }
@@ -125,9 +116,9 @@ fn tensors(
     if names.contains(&format!("{stem}.json")) {
         report.skip(title, "a run under a cache policy");
     } else if has(&["timesteps", "latents", "model_output"]) {
-        steps(report, gpu, title, &all);
+        guided::steps(report, gpu, title, &all);
     } else if has(&["latents0", "prompt_embeds", "negative_prompt_embeds", "timesteps", "latents"]) {
-        guided_run(report, gpu, models, title, &all, &metadata(path));
+        guided::run(report, gpu, models, title, &all, &metadata(path));
     } else if all.keys().any(|n| n.ends_with(".mask")) && all.keys().any(|n| n.ends_with(".emb")) {
         padding(report, title, &all);
     } else {
@@ -142,21 +133,21 @@ fn metadata(path: &Path) -> BTreeMap<String, String> {
     head.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 
-fn scale_of(want: &[f32]) -> f64 {
+pub fn scale_of(want: &[f32]) -> f64 {
     want.iter().fold(0.0f64, |m, &v| m.max(f64::from(v).abs())).max(f64::MIN_POSITIVE)
 }
 
 /// How a model is judged. Gains measured in halves: 0.18 at most on one pass, 0.43 on runs.
-fn measure(gpu: &Gpu, model: &Latte, stated: f64) -> Measure {
+pub fn measure(gpu: &Gpu, model: &Latte, stated: f64) -> Measure {
     Measure::of(gpu, stated, 2 * model.config().num_layers * ROUNDINGS, 1.0)
 }
 
-fn read(tensor: &Tensor, title: &str) -> Vec<f32> {
+pub fn read(tensor: &Tensor, title: &str) -> Vec<f32> {
     tensor.read_blocking().unwrap_or_else(|e| panic!("{title}: {e}"))
 }
 
 /// Tokens `[B, L, K]` that the mask `[B, L]` keeps, as if a mask of zeros alone were none.
-fn captions(y: &Array, mask: Option<&Array>) -> Vec<Vec<f32>> {
+pub fn captions(y: &Array, mask: Option<&Array>) -> Vec<Vec<f32>> {
     let [_, len, k] = y.shape[..] else { panic!("captions of {:?}", y.shape) };
     y.data
         .chunks_exact(len * k)
@@ -325,171 +316,6 @@ fn table(report: &mut Report, title: &str, module: &str, want: &Array, config: &
     let bound = if module == "time_proj.out" { 1.5e-4 } else { 1e-6 };
     report.error(title, max_abs(&got, &want.data), bound);
     true
-}
-
-/// The scheduler whose timesteps these are.
-fn scheduler_of<'a>(
-    timesteps: &[f32],
-    steps: usize,
-    variance: bool,
-    noise: &'a mut dyn FnMut(usize) -> Vec<f32>,
-) -> Option<Box<dyn Scheduler + 'a>> {
-    let found: Box<dyn Scheduler + 'a> = match timesteps.len() {
-        n if variance && n == steps => Box::new(LearnedDdpm::new(steps, noise).ok()?),
-        n if n == steps => Box::new(Ddim::new(steps).ok()?),
-        n if n == steps + 9 => Box::new(Pndm::new(steps).ok()?),
-        _ => return None,
-    };
-    Some(found)
-}
-
-/// Whole steps behind so many timesteps: Runge-Kutta evaluations repeat theirs.
-fn whole_steps(timesteps: &[f32]) -> usize {
-    if timesteps.windows(2).any(|pair| pair[0] == pair[1]) { timesteps.len() - 9 } else { timesteps.len() }
-}
-
-/// A scheduler alone: predictions in, latents out.
-fn steps(report: &mut Report, gpu: &Gpu, title: &str, all: &BTreeMap<String, Array>) {
-    let (timesteps, latents, outputs) = (&all["timesteps"], &all["latents"], &all["model_output"]);
-    if let Some(want) = all.get("alphas_cumprod") {
-        let levels = NoiseLevels::linear();
-        let same = (0..want.data.len()).all(|t| levels.at(t) as f32 == want.data[t]);
-        report.exact(&format!("{title} levels"), same, format!("{} training steps", want.data.len()));
-    }
-
-    let count = timesteps.data.len();
-    let each = |a: &Array| a.data.len() / a.shape[0];
-    let noise = all.get("noise");
-    let mut fresh = |i: usize| noise.map_or_else(Vec::new, |n| n.data[i * each(n)..][..each(n)].to_vec());
-    let scheduler = scheduler_of(&timesteps.data, whole_steps(&timesteps.data), noise.is_some(), &mut fresh);
-    let Some(mut scheduler) = scheduler else {
-        return report.skip(title, "no scheduler has these timesteps");
-    };
-    let same = scheduler.timesteps().iter().map(|&t| t as f32).eq(timesteps.data.iter().copied());
-    report.exact(&format!("{title} timesteps"), same, format!("{count} evaluations"));
-    if !same {
-        return;
-    }
-    let at = |a: &Array, i: usize| gpu.upload(&a.data[i * each(a)..][..each(a)], a.shape[1..].to_vec());
-    let mut worst = 0.0f64;
-    for i in 0..count {
-        let got = read(&scheduler.step(i, &at(latents, i), &at(outputs, i)), title);
-        let want = &latents.data[(i + 1) * each(latents)..][..each(latents)];
-        let error = max_abs(&got, want) / scale_of(want);
-        worst = if error.is_nan() { error } else { worst.max(error) };
-    }
-    report.error(&format!("{title} steps"), worst, STEP);
-}
-
-/// The network with everything a run fixes, and the latents it was asked about.
-struct Net<'a> {
-    model: &'a Latte,
-    text: Text,
-    grid: Grid,
-    outputs: std::cell::RefCell<Vec<Tensor>>,
-}
-
-impl NoisePredictor for Net<'_> {
-    fn noise(&self, x: &Tensor, timesteps: &[f64], cache: &mut ResidualCache) -> Tensor {
-        let (text, grid) = (&self.text, &self.grid);
-        let input = Input { x, timesteps, text, grid, seen: None, through_time: true };
-        let output = self.model.forward(&input, cache, &mut Tap::Off);
-        self.outputs.borrow_mut().push(output.clone());
-        output
-    }
-}
-
-/// A whole guided run without a cache.
-fn guided_run(
-    report: &mut Report,
-    gpu: &Gpu,
-    models: &Models<'_>,
-    title: &str,
-    all: &BTreeMap<String, Array>,
-    about: &BTreeMap<String, String>,
-) {
-    let told = |key: &str| about.get(key).and_then(|v| v.parse::<f64>().ok());
-    let name = about.get("model").and_then(|m| m.strip_suffix(".weights"));
-    let (Some(name), Some(steps), Some(guidance)) = (name, told("steps"), told("guidance_scale")) else {
-        return report.skip(title, format!("its metadata {about:?} names no model, steps and guidance"));
-    };
-    let model = match models.load(gpu, name) {
-        Ok(model) => model,
-        Err(e) => return report.exact(title, false, e),
-    };
-    let start = &all["latents0"];
-    let [n, _, t, h, w] = start.shape[..] else { panic!("{title}: latents0 {:?}", start.shape) };
-    let timesteps = &all["timesteps"].data;
-    let mut none = |_: usize| Vec::new();
-    let Some(mut scheduler) = scheduler_of(timesteps, steps as usize, false, &mut none) else {
-        return report.skip(title, "no scheduler has these timesteps");
-    };
-    let same = scheduler.timesteps().iter().map(|&t| t as f32).eq(timesteps.iter().copied());
-    report.exact(&format!("{title} timesteps"), same, format!("{} evaluations", timesteps.len()));
-
-    let texts = [captions(&all["prompt_embeds"], None), captions(&all["negative_prompt_embeds"], None)].concat();
-    let text = model.text(&texts.iter().map(Vec::as_slice).collect::<Vec<_>>(), &mut Tap::Off);
-    let net = Net { model: &model, text, grid: model.grid([t, h, w]), outputs: Default::default() };
-    let x = gpu.upload(&start.data, start.shape.clone());
-    let [frames, patches] = net.grid.frames_and_patches();
-    let evaluations = timesteps.len();
-    let run = Run { steps: evaluations, depth: model.config().num_layers, batch: 2 * n, frames, patches };
-    let mut sample = |mut cache: ResidualCache| {
-        cache.begin(run).unwrap_or_else(|e| panic!("{title}: {e}"));
-        let mut latents: Vec<Tensor> = Vec::new();
-        let mut keep = |_: &Step, x: &Tensor| {
-            latents.push(x.clone());
-            true
-        };
-        let ran = guided::sample(&net, &x, &mut *scheduler, guidance as f32, &mut cache, &mut keep);
-        let (_, taken) = pollster::block_on(ran).unwrap_or_else(|e| panic!("{title}: {e}"));
-        (latents, taken)
-    };
-    let (latents, _) = sample(ResidualCache::off());
-
-    let measure = measure(gpu, &model, LOOP);
-    let want = &all["latents"];
-    let each = want.data.len() / want.shape[0];
-    let kept: Vec<usize> = match all.get("kept_steps") {
-        Some(kept) => kept.data.iter().map(|&i| i as usize).collect(),
-        None => (0..timesteps.len()).collect(),
-    };
-    assert_eq!(kept.len(), want.shape[0], "{title}: latents kept of {} evaluations", timesteps.len());
-    let worst = kept.iter().zip(want.data.chunks_exact(each)).map(|(&i, want)| {
-        let got = latents.get(i).map(|x| read(x, title)).unwrap_or_default();
-        measure.distance(&got, want, scale_of(want))
-    });
-    let worst = worst.fold(0.0, |a: f64, b| if b.is_nan() { b } else { a.max(b) });
-    report.error(&format!("{title} ({} of {} latents)", kept.len(), timesteps.len()), worst, measure.bound());
-    let outputs = net.outputs.take();
-    let last = latents.last().map(|x| read(x, title)).unwrap_or_default();
-    for residual in [Residual::SpatialAttn, Residual::TemporalAttn, Residual::CrossMlp] {
-        // measured at every block, reused never: the same numbers, summed in another order
-        let (again, taken) = sample(ResidualCache::new(adacache(residual, 1, run.depth)));
-        let got = again.last().map(|x| read(x, title)).unwrap_or_default();
-        report.error(&format!("{title} measured at {residual:?}"), max_abs(&got, &last) / scale_of(&last), LOOP);
-        let (full, sites) = (taken.iter().all(|s| s.computed), taken.iter().map(|s| s.rows.len()).sum::<usize>());
-        report.exact(&format!("{title} sites of {residual:?}"), full && sites > 0, format!("{sites} measurements"));
-    }
-    let (_, taken) = sample(ResidualCache::new(adacache(Residual::SpatialAttn, 3, run.depth)));
-    let computed: Vec<usize> = taken.iter().filter(|s| s.computed).map(|s| s.step).collect();
-    let fewer = computed.len() < evaluations && computed.first() == Some(&1) && computed.last() == Some(&evaluations);
-    report.exact(&format!("{title} reused"), fewer, format!("computed {computed:?}"));
-    for (key, ours) in [("transformer_out_first", outputs.first()), ("transformer_out_last", outputs.last())] {
-        if let (Some(want), Some(ours)) = (all.get(key), ours) {
-            let got = read(ours, title);
-            // upstream puts the unconditioned half first
-            let (conditioned, unconditioned) = got.split_at(got.len() / 2);
-            let error = measure.distance(&[unconditioned, conditioned].concat(), &want.data, scale_of(&want.data));
-            report.error(&format!("{title} {key}"), error, measure.bound());
-        }
-    }
-}
-
-/// AdaCache at every block, computing each `rate`-th evaluation whatever it measures.
-fn adacache(residual: Residual, rate: usize, depth: usize) -> Box<dyn CachePolicy> {
-    let codebook = Codebook::new(vec![(f64::MAX, rate)]).unwrap_or_else(|e| panic!("{e}"));
-    Box::new(AdaCache::new(codebook, residual, Some((0..depth).collect()), None))
 }
 
 /// What is left of the padding of prompts.
