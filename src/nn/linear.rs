@@ -51,11 +51,11 @@ impl Linear {
     /// # Errors
     /// [`crate::Error::Checkpoint`] if a tensor is missing or mis-shaped.
     pub fn side_by_side(w: &Weights, names: &[&str], inputs: usize, each: usize, bias: bool) -> Result<Self> {
-        let of = |part: &str| names.iter().map(|n| format!("{n}.{part}")).collect::<Vec<_>>();
-        let weight = w.stacked(&of("weight"), [each, inputs])?;
+        let weights: Vec<String> = names.iter().map(|n| format!("{n}.weight")).collect();
+        let weight = w.stacked(&weights, [each, inputs])?;
         let mut numbers = Vec::with_capacity(names.len() * each);
-        for name in if bias { of("bias") } else { Vec::new() } {
-            numbers.extend(w.host(&name, [each])?);
+        for name in names.iter().filter(|_| bias) {
+            numbers.extend(w.at(name).host("bias", [each])?);
         }
         let bias = bias.then(|| w.gpu().upload(&numbers, [numbers.len()]));
         Ok(Self { weight, bias, then: Activation::None, store: Store::Full })

@@ -244,6 +244,10 @@ impl Weights {
     /// As [`Weights::host`].
     pub fn stacked(&self, names: &[String], each: [usize; 2]) -> Result<Tensor> {
         let to = Shape::from([names.len() * each[0], each[1]]);
+        if self.random {
+            let dtype = self.matrix_dtype(to.count());
+            return Ok(if self.dry { self.gpu.hollow(to) } else { self.made_up(&names[0], to, dtype) });
+        }
         let mut halves = true;
         for name in names {
             halves &= self.entry(name, &each.into())?.1.is_f16();
