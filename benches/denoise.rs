@@ -1,6 +1,6 @@
 //! Whole runs of the shipped model, with and without each cache: speed next to quality.
 //!
-//! `cargo bench --bench denoise [-- --model DIR] [--prompt TEXT] [--steps N] [--repeats N] [--json]`
+//! `cargo bench --bench denoise [-- --model DIR] [--prompt TEXT] [--steps N] [--repeats N] [--cache POLICY]… [--json]`
 //!
 //! One run of each kind warms pipelines and pools up and is not counted; medians of the others are reported with
 //! their range. Quality is of the frames against the uncached run of the same seed.
@@ -19,6 +19,8 @@ const POLICIES: [&str; 4] = ["off", "adacache:preset=slow", "adacache:preset=fas
 struct Args {
     model: PathBuf,
     prompt: String,
+    /// After the uncached run; none given: those of `POLICIES`.
+    policies: Vec<String>,
     steps: Option<usize>,
     repeats: usize,
     json: bool,
@@ -28,6 +30,7 @@ fn args() -> Args {
     let mut args = Args {
         model: PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("weights/toybox"),
         prompt: "a red circle moving right on a blue background".into(),
+        policies: vec!["off".into()],
         steps: None,
         repeats: 5,
         json: false,
@@ -38,11 +41,15 @@ fn args() -> Args {
         match word.as_str() {
             "--model" => args.model = value().into(),
             "--prompt" => args.prompt = value(),
+            "--cache" => args.policies.push(value()),
             "--steps" => args.steps = Some(value().parse().expect("a number of steps")),
             "--repeats" => args.repeats = value().parse().expect("a number of repeats"),
             "--json" => args.json = true,
             _ => {} // cargo's own
         }
+    }
+    if args.policies.len() == 1 {
+        args.policies = POLICIES.map(String::from).to_vec();
     }
     args
 }
@@ -80,7 +87,7 @@ async fn run(args: &Args, prefs: &Prefs) -> residua::Result<()> {
     let mut reference: Option<Frames> = None;
     let mut decode = Vec::new();
     let mut lines = Vec::new();
-    for policy in POLICIES {
+    for policy in &args.policies {
         let plan = model.plan(&request(policy)?)?;
         let mut seconds = Vec::new();
         let mut last = None;
@@ -97,6 +104,7 @@ async fn run(args: &Args, prefs: &Prefs) -> residua::Result<()> {
         let frames = model.decode(&sampled.latents, plan.frames, plan.fps, &mut |_, _| true).await?;
         decode.push(start.elapsed().as_secs_f64());
         let computed = sampled.steps.iter().filter(|s| s.computed).count();
+        let work = sampled.steps.iter().map(|s| s.work).sum::<f64>() / sampled.steps.len().max(1) as f64;
         let mean = |computed: bool| {
             let of: Vec<f64> =
                 sampled.steps.iter().filter(|s| s.computed == computed).map(|s| s.seconds.as_secs_f64()).collect();
@@ -108,6 +116,7 @@ async fn run(args: &Args, prefs: &Prefs) -> residua::Result<()> {
             "denoise_s": spread(seconds),
             "steps": sampled.steps.len(),
             "computed": computed,
+            "work": work,
             "computed_step_s": mean(true),
             "reused_step_s": mean(false),
             "cache_bytes": sampled.cache_bytes,
@@ -141,7 +150,9 @@ async fn run(args: &Args, prefs: &Prefs) -> residua::Result<()> {
         decode[0],
         peak as f64 / (1 << 20) as f64
     );
-    println!("| cache | steps computed | denoise, s (range) | speedup | PSNR, dB | SSIM |\n|---|---|---|---|---|---|");
+    println!(
+        "| cache | steps computed | work | memory, KiB | denoise, s (range) | speedup | PSNR, dB | SSIM |\n|---|---|---|---|---|---|---|---|"
+    );
     let base = lines[0]["denoise_s"][0].as_f64().unwrap_or(f64::NAN);
     for line in &lines {
         let s = |i: usize| line["denoise_s"][i].as_f64().unwrap_or(f64::NAN);
@@ -150,10 +161,12 @@ async fn run(args: &Args, prefs: &Prefs) -> residua::Result<()> {
             None => "– | –".into(), // equal frames: infinite
         };
         println!(
-            "| {} | {} of {} | {:.2} ({:.2}–{:.2}) | {:.2}x | {quality} |",
+            "| `{}` | {} of {} | {:.0} % | {} | {:.2} ({:.2}–{:.2}) | {:.2}x | {quality} |",
             line["policy"].as_str().unwrap_or_default(),
             line["computed"],
             line["steps"],
+            100.0 * line["work"].as_f64().unwrap_or(f64::NAN),
+            line["cache_bytes"].as_u64().unwrap_or(0) / 1024,
             s(0),
             s(1),
             s(2),

@@ -10,6 +10,7 @@ Each case is written the way a PyTorch model of this kind does it: linear layers
 calls of their own, convolutions see channels first, attention is `scaled_dot_product_attention`.
 """
 import argparse
+import ctypes
 import json
 import math
 import os
@@ -80,14 +81,19 @@ def rotate(x, cos, sin):
 
 
 def split(rows, length, inner, rotary):
+    """Queries, keys and values out of a joint projection; the former two normed and, along time, turned."""
     def make(new):
         x, weight = new(rows, 3 * WIDTH), new(HEAD)
         turn = angles(length, HEAD, new.device)
 
+        def heads(part, norm):
+            part = rms(part.unflatten(1, (HEADS, HEAD)), weight) if norm else part.unflatten(1, (HEADS, HEAD))
+            part = part.unflatten(0, (-1, length, inner)).permute(0, 2, 3, 1, 4).flatten(0, 1)
+            return (rotate(part, *turn) if norm and rotary else part).contiguous()
+
         def launch():
-            q = rms(x[:, :WIDTH].unflatten(1, (HEADS, HEAD)), weight)
-            q = q.unflatten(0, (-1, length, inner)).permute(0, 2, 3, 1, 4).flatten(0, 1)
-            return (rotate(q, *turn) if rotary else q).contiguous()
+            q, k, v = x.chunk(3, 1)
+            return heads(q, True), heads(k, True), heads(v, False)
         return launch
     return [rows, HEADS, HEAD, length], 0.0, make
 
@@ -362,7 +368,18 @@ def processor():
         return platform.processor() or platform.machine()
 
 
+def keep_memory():
+    """glibc hands large blocks back to the system at once, and every launch would pay for new pages: keep them."""
+    try:
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+    except (OSError, AttributeError):
+        pass  # another C library
+
+
 def main():
+    keep_memory()
     cuda = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if cuda else "cpu")

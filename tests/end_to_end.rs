@@ -101,6 +101,31 @@ fn a_cache_that_never_reuses_changes_nothing() {
 }
 
 #[test]
+fn every_cache_spares_work() {
+    let dir = scratch();
+    let d = dir.path();
+    for cache in [
+        "static:every=3",
+        "static:mask=#.##.#",
+        "teacache:threshold=900",
+        "fbcache:threshold=900,order=1",
+        "magcache:threshold=9",
+        "taylorseer:every=2,order=2",
+        "delta-dit",
+        "pab:window=0-1000,skip=1",
+        "tgate:gate=2",
+    ] {
+        let ran = generate(d, &["--cache", cache, "--steps", "6", "--trace", "t.json", "-o", "a.mp4", "--force"]).ok();
+        let trace: Value = serde_json::from_slice(&bytes(d, "t.json")).unwrap();
+        let work = trace["cache"]["work"].as_f64().expect("a share");
+        assert!(work > 0.1 && work < 0.99, "{cache}: {work}, {}", ran.err);
+        let asks = cache.starts_with("teacache") || cache.starts_with("fbcache");
+        let signals = trace["steps"].as_array().unwrap().iter().filter(|s| s["signal"].is_number()).count();
+        assert_eq!(signals > 0, asks, "{cache}: {signals} signals");
+    }
+}
+
+#[test]
 fn what_a_cache_did_is_told() {
     let dir = scratch();
     let d = dir.path();
@@ -113,7 +138,10 @@ fn what_a_cache_did_is_told() {
     assert!(marks.len() == 12 && (2..12).contains(&computed), "{marks}");
     let line = ran.err.lines().find(|l| l.starts_with("cache adacache+moreg: ")).expect(&ran.err);
     assert!(line.contains(&format!(" {computed} of 12 steps computed (")), "{line}");
-    assert!(line.contains("x fewer), saved ") && line.contains(" s, cache memory "), "{line}");
+    assert!(
+        line.contains("x fewer), ") && line.contains(" % of the work, saved ") && line.contains(" s, cache memory "),
+        "{line}"
+    );
     let line = ran.err.lines().find(|l| l.starts_with("vs uncached, same seed: PSNR ")).expect(&ran.err);
     assert!(line.contains(" dB, SSIM ") && line.contains(", worst frame "), "{line}");
 

@@ -1,5 +1,8 @@
-//! Traps of the engine, one test each: limits, faults, order, large grids, borrowed devices, broken checkpoints.
+//! Traps of the engine, one test each: limits, faults, order, large grids, borrowed devices, broken checkpoints, the
+//! seam of the cache.
 
+#[path = "engine/cache.rs"]
+mod cache;
 #[path = "engine/checkpoints.rs"]
 mod checkpoints;
 #[path = "engine/device.rs"]

@@ -110,21 +110,28 @@ fn transformer() -> stdit3::Config {
     stdit3::Config { hidden_size: 64, depth: 2, num_heads: 2, caption_channels: 32, ..stdit3::Config::xl_2() }
 }
 
-/// A forward pass and a skipped one on latents `[2, 4, 3, 16, 16]`: two samples of three frames of 64 tokens.
+/// Forward passes, some of them skipped, on latents `[2, 4, 3, 16, 16]`: two samples of three frames of 64 tokens.
 fn denoise(gpu: &Gpu) -> Vec<Tensor> {
+    denoise_with(gpu, "adacache")
+}
+
+fn denoise_with(gpu: &Gpu, policy: &str) -> Vec<Tensor> {
     let weights = Weights::random(gpu);
     let net = STDiT3::from_weights(&weights, transformer()).expect("random weights are there");
     let caption = weights.host("caption", [5, 32]).expect("random weights are there");
     let text = net.text(&[&caption, &net.null_caption(7)], &mut Tap::Off);
     let grid = net.grid([3, 16, 16], [128.0, 128.0]);
     let x = random(gpu, "z", &[2, 4, 3, 16, 16]);
-    let policy = "adacache".parse::<CacheSpec>().ok().and_then(|spec| spec.build(30)).expect("a policy");
+    let policy = policy.parse::<CacheSpec>().ok().and_then(|spec| spec.build(30)).expect("a policy");
     let mut cache = ResidualCache::new(policy);
-    cache.begin(Run { steps: 30, depth: 2, batch: 2, frames: 3, patches: 64 }).expect("settings that fit");
+    let timesteps = (0..30).map(|i| 1000.0 - 33.0 * f64::from(i)).collect();
+    let (width, pair) = (transformer().hidden_size, transformer().pair([2, 3, 64]));
+    let run = Run { steps: 30, timesteps, depth: 2, batch: 2, frames: 3, patches: 64, width, pair };
+    cache.begin(run).expect("settings that fit");
     let mut step = |t: f64| {
         cache.begin_step();
         let input = Input { x: &x, timesteps: &[t, t], fps: &[24.0], text: &text, grid: &grid, frame_mask: None };
-        let velocity = net.forward(&input, &mut cache, &mut Tap::Off);
+        let velocity = pollster::block_on(net.forward(&input, &mut cache, &mut Tap::Off)).expect("a device that works");
         pollster::block_on(cache.end_step()).expect("a device that works");
         velocity
     };
@@ -134,6 +141,10 @@ fn denoise(gpu: &Gpu) -> Vec<Tensor> {
 #[test]
 fn the_denoiser_in_parts() {
     alike(&[Class::Simd8], 64 << 10, denoise);
+    // these read a number on the way
+    for policy in ["teacache", "fbcache"] {
+        alike(&[Class::Simd8], 64 << 10, |gpu| denoise_with(gpu, policy));
+    }
 }
 
 fn autoencoder() -> vae::Config {
@@ -192,6 +203,16 @@ fn a_rehearsal_counts_what_a_run_takes() {
     }
 }
 
+#[test]
+fn a_rehearsal_answers_caches_that_ask() {
+    let gpu = open(None, DType::F16, None).rehearsal();
+    for policy in ["teacache", "fbcache", "fbcache:order=1", "adacache"] {
+        // all it reads is zero, and a change of zero in zero is no reason to leave anything out
+        assert_eq!(denoise_with(&gpu, policy).len(), 3, "{policy}");
+        gpu.submit().unwrap_or_else(|e| panic!("{policy}: {e}"));
+    }
+}
+
 /// A desktop GPU that binds and allocates 2 GiB at a time, running nothing.
 fn desktop(binding: u64) -> Gpu {
     open(Some(Class::Portable), DType::F16, None).rehearsal_within(binding, (2 << 30) - 1)
@@ -226,7 +247,8 @@ fn the_published_networks_fit_a_desktop_gpu() {
         let x = gpu.upload(&vec![0.0; 2 * 4 * 15 * (h / 8) * (w / 8)], [2, 4, 15, h / 8, w / 8]);
         gpu.take_flops();
         let input = Input { x: &x, timesteps: &[1.0, 1.0], fps: &[24.0], text: &text, grid: &grid, frame_mask: None };
-        net.forward(&input, &mut ResidualCache::off(), &mut Tap::Off);
+        let _velocity =
+            pollster::block_on(net.forward(&input, &mut ResidualCache::off(), &mut Tap::Off)).expect("it fits");
         gpu.submit().expect("it fits");
         let (counted, hand) = (gpu.take_flops(), by_hand(15.0, patches as f64, 300.0));
         assert!((counted / hand - 1.0).abs() < 1e-12, "{counted} operations, by hand {hand}");

@@ -9,6 +9,7 @@ fn main() {
     let mut report = parity::Report::new(filter);
     parity::text::run(&mut report);
     parity::misc::run(&mut report);
+    parity::cache::run(&mut report);
     for dtype in parity::dtypes() {
         println!("\noperands in {dtype:?}");
         let gpu = parity::gpu(dtype);
@@ -22,7 +23,8 @@ fn main() {
     let known = ["stdit3", "t5", "vae", "noise", "latte", "osp"];
     for family in parity::folders(&parity::root()) {
         if !known.contains(&parity::name(&family).as_str()) && !family.join("reference.json").is_file() {
-            report.skip(&parity::name(&family), "a family that is not implemented");
+            let traces = if parity::cache::traces(&family) { "; only its caches' decisions are replayed" } else { "" };
+            report.skip(&parity::name(&family), format!("a family that is not implemented{traces}"));
         }
     }
     println!("\n{} passed, {} failed, {} skipped", report.passed, report.failed, report.skipped);

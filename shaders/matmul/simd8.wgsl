@@ -54,11 +54,16 @@ fn main(
             //% end
         }
     }
+    // one copy of the tail, not one a sum: they would take most of the compile time
+    var sums: array<vec2<f32>, ROWS * PAIRS>;
     //% for i in 0..ROWS
-    if (row0 + {i}u < p.m) {
-        //% for j in 0..PAIRS
-        if (col0 + {j}u * 16u < p.n) { finish2(row0 + {i}u, col0 + {j}u * 16u, c{i}_{j}); }
-        //% end
-    }
+    //% for j in 0..PAIRS
+    sums[{i}u * PAIRS + {j}u] = c{i}_{j};
     //% end
+    //% end
+    for (var i = 0u; i < ROWS * PAIRS; i++) {
+        let row = row0 + i / PAIRS;
+        let column = col0 + i % PAIRS * 16u;
+        if (row < p.m && column < p.n) { finish2(row, column, sums[i]); }
+    }
 }

@@ -4,7 +4,9 @@
 //! decisions exactly as its released code takes them (STDiT3 of AdaCache-DiT/AdaCache), which differs from the
 //! paper in the normalisation of the distance, the forced steps and the motion score.
 
-use super::{Axis, Branch, CachePolicy, Change, Row, Run, Site};
+use std::ops::Range;
+
+use super::{Axis, Branch, CachePolicy, Change, Decision, Evaluation, Row, Run, Site, reuse_all};
 use crate::error::{Error, Result};
 
 /// Thresholds and rates: a distance below a threshold is answered by its rate, in order; the last rate
@@ -125,8 +127,8 @@ pub struct AdaCache {
     layers: Option<Vec<usize>>,
     moreg: Option<MoReg>,
     // state of a run
+    depth: usize,
     depths: Vec<usize>,
-    steps: usize,
     motion_on: bool,
     last: usize,
     rate: usize,
@@ -142,8 +144,8 @@ impl AdaCache {
             residual,
             layers,
             moreg,
+            depth: 0,
             depths: Vec::new(),
-            steps: 0,
             motion_on: false,
             last: 0,
             rate: 1,
@@ -184,15 +186,30 @@ impl CachePolicy for AdaCache {
                 format!("a stride of {stride} needs more than {stride} latent frames, there are {}", run.frames);
             return Err(Error::request("cache moreg", problem));
         }
-        self.steps = run.steps;
+        self.depth = run.depth;
         self.last = 0;
         self.rate = 1;
         self.previous.clear();
         Ok(())
     }
 
-    fn computes(&mut self, step: usize) -> bool {
-        step == self.last + self.rate || step == 1 || step + 1 >= self.steps
+    fn bytes(&self, run: &Run) -> u64 {
+        let sites = self.depths.iter().flat_map(|&depth| {
+            let branches = [Branch::SelfAttn, Branch::CrossMlp];
+            let axes = [Axis::Spatial, Axis::Temporal];
+            axes.into_iter().flat_map(move |axis| branches.map(|branch| Site { depth, axis, branch }))
+        });
+        (1 + sites.filter(|&site| self.residual.matches(site)).count() as u64) * run.stream_bytes()
+    }
+
+    fn decide(&mut self, at: &Evaluation) -> Decision {
+        let step = at.index + 1;
+        let computes = step == self.last + self.rate || at.first || step + 1 >= at.count;
+        if computes { Decision::Compute } else { reuse_all(self.depth) }
+    }
+
+    fn stores(&self) -> Option<Range<usize>> {
+        Some(0..self.depth)
     }
 
     fn measures(&self, site: Site) -> Option<&[usize]> {
@@ -200,7 +217,8 @@ impl CachePolicy for AdaCache {
         here.then(|| self.moreg.as_ref().filter(|_| self.motion_on).map_or(&[][..], |m| &m.strides))
     }
 
-    fn finish_step(&mut self, step: usize, changes: &[Change]) -> Vec<Row> {
+    fn finish(&mut self, at: &Evaluation, changes: &[Change]) -> Vec<Row> {
+        let step = at.index + 1;
         self.last = step;
         let rate = self.rate;
         let mut mean = 0.0;
@@ -244,21 +262,23 @@ impl CachePolicy for AdaCache {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::run;
     use super::*;
 
-    const RUN: Run = Run { steps: 30, depth: 28, batch: 2, frames: 15, patches: 4 };
-
-    fn computed(policy: &mut AdaCache, run: Run, distance: impl Fn(usize) -> f64) -> Vec<usize> {
+    /// Computed steps, from 1.
+    fn computed(policy: &mut AdaCache, steps: usize, distance: impl Fn(usize) -> f64) -> Vec<usize> {
+        let run = run(steps);
         policy.begin(&run).unwrap();
         let site = Site { depth: 13, axis: Axis::Temporal, branch: Branch::SelfAttn };
         (1..=run.steps)
             .filter(|&step| {
-                let computes = policy.computes(step);
+                let at = run.at(step - 1);
+                let computes = policy.decide(&at) == Decision::Compute;
                 if computes {
                     let rate = policy.rate as f64;
                     let change = Change { site, relative_l1: distance(step) * rate, motion: vec![] };
                     let changes = if step == 1 { vec![] } else { vec![change] };
-                    policy.finish_step(step, &changes);
+                    policy.finish(&at, &changes);
                 }
                 computes
             })
@@ -271,25 +291,24 @@ mod tests {
 
     #[test]
     fn still_videos_reach_the_bounds_of_the_released_codebooks() {
-        assert_eq!(computed(&mut plain(Codebook::fast()), RUN, |_| 0.0), [1, 2, 8, 14, 20, 26, 29, 30]);
-        assert_eq!(computed(&mut plain(Codebook::slow()), RUN, |_| 0.0).len(), 12);
-        let hundred = Run { steps: 100, ..RUN };
-        assert_eq!(computed(&mut plain(Codebook::steps100()), hundred, |_| 0.0).len(), 12);
-        assert_eq!(computed(&mut plain(Codebook::steps100()), hundred, |_| 9.0).len(), 36);
+        assert_eq!(computed(&mut plain(Codebook::fast()), 30, |_| 0.0), [1, 2, 8, 14, 20, 26, 29, 30]);
+        assert_eq!(computed(&mut plain(Codebook::slow()), 30, |_| 0.0).len(), 12);
+        assert_eq!(computed(&mut plain(Codebook::steps100()), 100, |_| 0.0).len(), 12);
+        assert_eq!(computed(&mut plain(Codebook::steps100()), 100, |_| 9.0).len(), 36);
     }
 
     #[test]
     fn large_changes_compute_every_step_and_a_run_starts_afresh() {
         let mut policy = plain(Codebook::fast());
-        computed(&mut policy, RUN, |_| 0.0);
-        assert_eq!(computed(&mut policy, RUN, |_| 1.0).len(), 30);
-        assert_eq!(computed(&mut policy, RUN, |_| f64::NAN).len(), 30);
+        computed(&mut policy, 30, |_| 0.0);
+        assert_eq!(computed(&mut policy, 30, |_| 1.0).len(), 30);
+        assert_eq!(computed(&mut policy, 30, |_| f64::NAN).len(), 30);
     }
 
     #[test]
     fn the_middle_is_the_released_block() {
         let mut policy = plain(Codebook::fast());
-        policy.begin(&RUN).unwrap();
+        policy.begin(&run(30)).unwrap();
         assert!(policy.measures(Site { depth: 13, axis: Axis::Temporal, branch: Branch::SelfAttn }).is_some());
         assert!(policy.measures(Site { depth: 13, axis: Axis::Spatial, branch: Branch::SelfAttn }).is_none());
     }

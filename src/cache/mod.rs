@@ -1,21 +1,43 @@
-//! Reusing residuals between denoising steps.
+//! Reusing residuals between model calls.
 //!
-//! A network calls [`ResidualCache::stack`] around its blocks and [`ResidualCache::add`] at each residual
-//! branch; that is all it knows. The policy behind answers what to compute, what to keep and what to measure,
-//! and gets the measured changes after the step: plain arithmetic on numbers, testable without a GPU.
+//! A network calls [`ResidualCache::stack`] around its blocks, [`ResidualCache::pair`] around each pair of them and
+//! [`ResidualCache::add`] at each residual branch; that is all it knows. The policy behind answers what to compute,
+//! what to keep and what to measure, and gets the measured numbers: plain arithmetic, testable without a GPU.
 //! Without a policy every closure runs and nothing is stored.
+//!
+//! Whatever a policy does is of one form: at a place, at an evaluation, compute (and perhaps keep), or add a linear
+//! combination of what was kept. The places are ranges of pairs and single branches; the numbers are relative
+//! changes, read at the end of an evaluation, before its pairs, or after the first of them.
 
 mod adacache;
+mod branches;
+mod delta_dit;
+mod fbcache;
+mod fixed;
+mod magcache;
+mod pab;
 mod spec;
+mod store;
+mod taylorseer;
+mod teacache;
+mod tgate;
+mod words;
 
-use std::collections::HashMap;
+use std::ops::Range;
 
 pub use adacache::{AdaCache, Codebook, MoReg, Residual};
+pub use delta_dit::{DeltaDit, Phase};
+pub use fbcache::FbCache;
+pub use fixed::Fixed;
+pub use magcache::MagCache;
+pub use pab::Pab;
 pub use spec::CacheSpec;
+pub use store::{Evaluated, ResidualCache};
+pub use taylorseer::{Taylor, TaylorSeer};
+pub use teacache::TeaCache;
+pub use tgate::TGate;
 
 use crate::error::Result;
-use crate::ops::{self, Difference};
-use crate::tensor::Tensor;
 
 /// Along what a block attends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
@@ -44,7 +66,7 @@ pub enum Branch {
 /// A place where a residual is added to the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 pub struct Site {
-    /// Index of the block among those of its axis, from 0.
+    /// Index of the block among those of its axis, from 0: that of its pair.
     pub depth: usize,
     /// Axis of the block.
     pub axis: Axis,
@@ -52,12 +74,26 @@ pub struct Site {
     pub branch: Branch,
 }
 
-/// What a policy is told before the first step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One branch of every pair, and what it costs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Part {
+    /// Axis of the block.
+    pub axis: Axis,
+    /// Branch of the block, never two of them together.
+    pub branch: Branch,
+    /// Floating point operations of one evaluation of it.
+    pub flops: f64,
+}
+
+/// What a policy is told before the first evaluation.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Run {
-    /// Denoising steps, N.
+    /// Denoising steps asked for.
     pub steps: usize,
-    /// Blocks of each axis.
+    /// Timestep of every evaluation (model call), 0 to 1000, noise first. Some samplers call the model more often
+    /// than there are steps.
+    pub timesteps: Vec<f64>,
+    /// Blocks of each axis: pairs.
     pub depth: usize,
     /// Samples of a model call (both guidance halves).
     pub batch: usize,
@@ -65,9 +101,78 @@ pub struct Run {
     pub frames: usize,
     /// Tokens of a frame, S.
     pub patches: usize,
+    /// Channels of a token, C.
+    pub width: usize,
+    /// The branches of a pair, in the order of execution.
+    pub pair: Vec<Part>,
 }
 
-/// What one site told about itself at a computed step.
+impl Run {
+    /// Model calls of the run.
+    pub fn evaluations(&self) -> usize {
+        self.timesteps.len()
+    }
+
+    /// Bytes of the stream, and of anything added to it.
+    pub fn stream_bytes(&self) -> u64 {
+        4 * (self.batch * self.frames * self.patches * self.width) as u64
+    }
+
+    /// The evaluation at `index`.
+    ///
+    /// # Panics
+    /// If the run has no such evaluation.
+    pub fn at(&self, index: usize) -> Evaluation {
+        Evaluation {
+            index,
+            count: self.evaluations(),
+            steps: self.steps,
+            timestep: self.timesteps[index],
+            first: index == 0,
+            last: index + 1 == self.evaluations(),
+        }
+    }
+}
+
+/// One model call, as a policy sees it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evaluation {
+    /// From 0.
+    pub index: usize,
+    /// Model calls of the run.
+    pub count: usize,
+    /// Denoising steps asked for: not always `count`.
+    pub steps: usize,
+    /// 0 to 1000.
+    pub timestep: f64,
+    /// Nothing was computed before it.
+    pub first: bool,
+    /// Nothing comes after it.
+    pub last: bool,
+}
+
+/// What a policy may want to know inside an evaluation, before it decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// The normalised and modulated input of the first block, against that of the evaluation before.
+    Input,
+    /// What the first so many pairs added, against what they added at the last evaluation that computed all.
+    /// They are computed in any case.
+    Pairs(usize),
+}
+
+/// What becomes of the pairs of an evaluation.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// All are computed.
+    Compute,
+    /// These are left out, and what they added when they were computed is added instead: the newest first, each times its weight.
+    Reuse(Range<usize>, Vec<f64>),
+    /// To be decided by [`CachePolicy::answer`], when this has been read.
+    Ask(Probe),
+}
+
+/// What one site told about itself at a computed evaluation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
     /// Where.
@@ -78,7 +183,7 @@ pub struct Change {
     pub motion: Vec<f64>,
 }
 
-/// One evaluation of a policy's metric, for traces.
+/// One evaluation of AdaCache's metric, for traces.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Row {
     /// Step, from 1.
@@ -112,140 +217,87 @@ pub trait CachePolicy: Send {
     /// If the settings do not fit the model or the run.
     fn begin(&mut self, run: &Run) -> Result<()>;
 
-    /// Whether the blocks are computed at this step (from 1). If not, the sum of all their residuals at the
-    /// last computed step is added instead: two tensors in memory whatever the depth.
-    fn computes(&mut self, step: usize) -> bool;
+    /// The most bytes kept between evaluations of a run that has begun.
+    fn bytes(&self, run: &Run) -> u64;
+
+    /// What becomes of the pairs at this evaluation. A range of which nothing is kept is computed all the same.
+    fn decide(&mut self, at: &Evaluation) -> Decision;
+
+    /// After [`Decision::Ask`]: Σ|old − new| / Σ|old| of the probe, `None` if there is nothing old yet.
+    fn answer(&mut self, _at: &Evaluation, _relative_l1: Option<f64>) -> Decision {
+        Decision::Compute
+    }
+
+    /// The pairs whose sum is kept when they are computed, now that the evaluation is decided.
+    fn stores(&self) -> Option<Range<usize>> {
+        None
+    }
+
+    /// How many of these sums are kept, the newest.
+    fn history(&self) -> usize {
+        1
+    }
+
+    /// Whether the kept residual of this site is added, where its pair is computed.
+    fn reuses(&self, _site: Site) -> bool {
+        false
+    }
+
+    /// Whether the residual of this site is to be kept when it is computed.
+    fn keeps(&self, _site: Site) -> bool {
+        false
+    }
 
     /// Whether the change of this site's residual is wanted, and at which frame strides its motion.
-    fn measures(&self, site: Site) -> Option<&[usize]>;
+    fn measures(&self, _site: Site) -> Option<&[usize]> {
+        None
+    }
 
-    /// What was measured at a computed step, in the order of execution; empty at the first.
-    fn finish_step(&mut self, step: usize, changes: &[Change]) -> Vec<Row>;
+    /// What was measured at a computed evaluation, in the order of execution; empty at the first.
+    fn finish(&mut self, _at: &Evaluation, _changes: &[Change]) -> Vec<Row> {
+        Vec::new()
+    }
 }
 
-/// The store between a network and a policy, for one generation.
-#[derive(Default)]
-pub struct ResidualCache {
-    policy: Option<Box<dyn CachePolicy>>,
-    run: Option<Run>,
-    step: usize,
-    computing: bool,
-    /// Sum of all residuals of the last computed step.
-    stack: Option<Tensor>,
-    /// Residuals of measured sites at the last computed step.
-    kept: HashMap<Site, Tensor>,
-    /// Sums of this step, still on the device: the change first, then one for each stride.
-    pending: Vec<(Site, Vec<Tensor>)>,
+/// The whole of a run's pairs, reused as they were.
+fn reuse_all(depth: usize) -> Decision {
+    Decision::Reuse(0..depth, vec![1.0])
 }
 
-impl ResidualCache {
-    /// Computes everything and stores nothing.
-    pub fn off() -> Self {
-        Self { computing: true, ..Self::default() }
+#[cfg(test)]
+mod testing {
+    use super::*;
+
+    /// A run over evenly spaced timesteps of the published network at a small size.
+    pub fn run(steps: usize) -> Run {
+        over((0..steps).map(|i| 1000.0 - 1000.0 * i as f64 / steps as f64).collect(), steps)
     }
 
-    /// Works as `policy` decides.
-    pub fn new(policy: Box<dyn CachePolicy>) -> Self {
-        Self { policy: Some(policy), ..Self::off() }
+    /// A run over these timesteps.
+    pub fn over(timesteps: Vec<f64>, steps: usize) -> Run {
+        let part = |axis, branch| Part { axis, branch, flops: 1.0 };
+        let pair = [Axis::Spatial, Axis::Temporal]
+            .into_iter()
+            .flat_map(|axis| [Branch::SelfAttn, Branch::Cross, Branch::Mlp].map(|branch| part(axis, branch)))
+            .collect();
+        Run { steps, timesteps, depth: 28, batch: 2, frames: 15, patches: 4, width: 8, pair }
     }
 
-    /// Name and settings of the policy.
-    pub fn describe(&self) -> String {
-        self.policy.as_ref().map_or_else(|| "off".into(), |p| p.describe())
-    }
-
-    /// Bytes held on the device between steps.
-    pub fn bytes(&self) -> u64 {
-        self.stack.iter().chain(self.kept.values()).map(Tensor::bytes).sum()
-    }
-
-    /// Starts a run: whatever an earlier one left is gone.
-    ///
-    /// # Errors
-    /// If the policy's settings do not fit the run.
-    pub fn begin(&mut self, run: Run) -> Result<()> {
-        self.stack = None;
-        self.kept.clear();
-        self.pending.clear();
-        self.step = 0;
-        self.run = Some(run);
-        self.policy.as_mut().map_or(Ok(()), |p| p.begin(&run))
-    }
-
-    /// Starts the next step; says whether its blocks are computed.
-    pub fn begin_step(&mut self) -> bool {
-        self.step += 1;
-        self.computing = match &mut self.policy {
-            Some(policy) => policy.computes(self.step) || self.stack.is_none(),
-            None => true,
-        };
-        self.computing
-    }
-
-    /// Ends the step: reads what was measured, once, and lets the policy draw its conclusions.
-    ///
-    /// # Errors
-    /// Whatever went wrong on the device.
-    pub async fn end_step(&mut self) -> Result<Vec<Row>> {
-        let pending = std::mem::take(&mut self.pending);
-        let Some(policy) = self.policy.as_mut().filter(|_| self.computing) else { return Ok(Vec::new()) };
-        let mut changes = Vec::with_capacity(pending.len());
-        if let Some((_, first)) = pending.first() {
-            let gpu = first[0].gpu().clone();
-            let tensors: Vec<&Tensor> = pending.iter().flat_map(|(_, sums)| sums).collect();
-            let mut sums = gpu.read_all(&tensors).await?.into_iter();
-            for (site, parts) in &pending {
-                let mut own =
-                    sums.by_ref().take(parts.len()).map(|s| [f64::from(s[0]), f64::from(s[1]), f64::from(s[2])]);
-                let [difference, old, _] = own.next().unwrap_or_default();
-                let motion = own.map(|[d, later, earlier]| d / (later + earlier)).collect();
-                changes.push(Change { site: *site, relative_l1: difference / old, motion });
-            }
-        }
-        Ok(policy.finish_step(self.step, &changes))
-    }
-
-    /// Runs the blocks, or adds what they added at the last computed step.
-    ///
-    /// Moves 12 bytes a number of the stream either way: to add, or to take the difference that the next steps add. No
-    /// neighbour could do it: the blocks' input is long gone when the last product ends. A block moves some hundred.
-    pub fn stack(&mut self, x: &Tensor, blocks: impl FnOnce(&mut Self, &Tensor) -> Tensor) -> Tensor {
-        if let Some(sum) = self.stack.as_ref().filter(|_| !self.computing) {
-            return ops::add(x, sum);
-        }
-        let y = blocks(self, x);
-        if self.policy.is_some() {
-            self.stack = Some(ops::sub(&y, x));
-        }
-        y
-    }
-
-    /// Adds a residual branch to the stream. Where the residual is measured it cannot be added on the branch's way out:
-    /// that costs 12 bytes a number to add it, and 8 for each comparison; a policy measures at one or two sites.
-    /// `branch` is told where to add (so that it may do so on its way
-    /// out), or, if the residual itself is wanted here, that it should return just that.
-    pub fn add(&mut self, site: Site, x: &Tensor, branch: impl FnOnce(&mut Self, Option<&Tensor>) -> Tensor) -> Tensor {
-        let Some(strides) = self.policy.as_ref().and_then(|p| p.measures(site)).map(<[usize]>::to_vec) else {
-            return branch(self, Some(x));
-        };
-        let residual = branch(self, None);
-        if let Some(old) = self.kept.insert(site, residual.clone()) {
-            self.measure(site, &old, &residual, &strides);
-        }
-        ops::add(x, &residual)
-    }
-
-    fn measure(&mut self, site: Site, old: &Tensor, new: &Tensor, strides: &[usize]) {
-        let Some(run) = self.run else { return };
-        let all = Difference { segments: 1, len: old.count(), x_at: 0, y_at: 0 };
-        // Σ|old − new|, Σ|old|, Σ|new|
-        let mut sums = vec![ops::difference(old, new, all)];
-        let frame = new.count() / (run.batch * run.frames);
-        for &stride in strides {
-            let len = (run.frames - stride) * frame;
-            let apart = Difference { segments: run.batch, len, x_at: stride * frame, y_at: 0 };
-            sums.push(ops::difference(new, new, apart));
-        }
-        self.pending.push((site, sums));
+    /// 1 where all pairs are computed, given the probe's relative change at each evaluation (`None`: none yet).
+    pub fn schedule(policy: &mut dyn CachePolicy, run: &Run, signal: impl Fn(usize) -> Option<f64>) -> Vec<u8> {
+        policy.begin(run).unwrap();
+        (0..run.evaluations())
+            .map(|i| {
+                let at = run.at(i);
+                let decision = match policy.decide(&at) {
+                    Decision::Ask(_) => policy.answer(&at, signal(i)),
+                    decided => decided,
+                };
+                if decision == Decision::Compute {
+                    policy.finish(&at, &[]);
+                }
+                u8::from(decision == Decision::Compute)
+            })
+            .collect()
     }
 }

@@ -252,7 +252,9 @@ pub struct Sampling {
 #[derive(Args)]
 #[command(next_help_heading = "Cache")]
 pub struct Cache {
-    /// What may be reused between steps: off, adacache, adacache:preset=fast,moreg=on, …
+    /// What may be reused between steps: off, adacache, adacache:preset=fast,moreg=on, static:every=2,
+    /// teacache:threshold=0.1, fbcache:threshold=0.08,warmup=4, taylorseer:every=3,order=1, pab:preset=fast, tgate,
+    /// magcache, delta-dit; a mistaken option is answered with those there are
     #[arg(long, value_name = "POLICY[:KEY=VALUE,…]", default_value = "off", alias = "cache-mode")]
     pub cache: String,
     /// Make the video without cache as well and report the difference

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::exit::{Failure, Outcome};
 use super::model;
 use super::report::Summary;
+use super::screen::round;
 
 /// What a recipe holds beyond the plan.
 pub struct Facts<'a> {
@@ -44,7 +45,8 @@ impl Facts<'_> {
             "rng": self.rng,
             "latents_in": self.latents_in,
             "cache": {
-                "asked": self.cache, "policy": cache.policy, "computed": cache.computed, "skipped": cache.skipped
+                "asked": self.cache, "policy": cache.policy, "computed": cache.computed, "skipped": cache.skipped,
+                "work": round(cache.work)
             },
             "adapter": model::adapter(gpu),
         })

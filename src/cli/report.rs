@@ -15,7 +15,9 @@ pub struct Summary {
     pub policy: String,
     pub computed: usize,
     pub skipped: usize,
-    /// Skipped steps times what a computed step takes longer than a skipped one.
+    /// Share of the blocks' operations that were done.
+    pub work: f64,
+    /// Steps done in part or not at all times what a whole one takes longer.
     pub saved: f64,
     pub bytes: u64,
 }
@@ -27,6 +29,7 @@ impl Summary {
             policy: sampled.cache.clone(),
             computed: count(true),
             skipped: count(false),
+            work: sampled.steps.iter().map(|s| s.work).sum::<f64>() / sampled.steps.len().max(1) as f64,
             saved: saved(&sampled.steps),
             bytes: sampled.cache_bytes,
         }
@@ -36,9 +39,10 @@ impl Summary {
     pub fn line(&self) -> String {
         let (all, computed) = (self.computed + self.skipped, self.computed);
         format!(
-            "cache {}: {computed} of {all} steps computed ({:.1}x fewer), saved {:.1} s, cache memory {}",
+            "cache {}: {computed} of {all} steps computed ({:.1}x fewer), {:.0} % of the work, saved {:.1} s, cache memory {}",
             self.policy,
             all as f64 / computed.max(1) as f64,
+            100.0 * self.work,
             self.saved,
             size(self.bytes)
         )
@@ -48,32 +52,38 @@ impl Summary {
     pub fn event(&self) -> Value {
         json!({
             "policy": self.policy, "computed": self.computed, "skipped": self.skipped,
-            "saved_seconds": round(self.saved), "bytes": self.bytes
+            "work": round(self.work), "saved_seconds": round(self.saved), "bytes": self.bytes
         })
     }
 }
 
-/// Reused steps times (mean computed step - mean reused step). The first step also builds pipelines, so it counts as a
-/// computed one only if there is no other.
+/// Steps that were not whole times (mean whole step - mean of these). The first step also builds pipelines, so it
+/// counts as a whole one only if there is no other.
 fn saved(steps: &[Step]) -> f64 {
     let mean = |steps: &mut dyn Iterator<Item = &Step>| {
         let seconds: Vec<f64> = steps.map(|s| s.seconds.as_secs_f64()).collect();
         (!seconds.is_empty()).then(|| seconds.iter().sum::<f64>() / seconds.len() as f64)
     };
-    let computed = mean(&mut steps.iter().skip(1).filter(|s| s.computed));
-    let computed = computed.or_else(|| mean(&mut steps.iter().filter(|s| s.computed)));
-    let reused = steps.iter().filter(|s| !s.computed);
-    match (computed, mean(&mut reused.clone())) {
-        (Some(computed), Some(short)) => reused.count() as f64 * (computed - short),
+    let whole = mean(&mut steps.iter().skip(1).filter(|s| s.work >= 1.0));
+    let whole = whole.or_else(|| mean(&mut steps.iter().filter(|s| s.work >= 1.0)));
+    let fewer = steps.iter().filter(|s| s.work < 1.0);
+    match (whole, mean(&mut fewer.clone())) {
+        (Some(whole), Some(short)) => fewer.count() as f64 * (whole - short),
         _ => 0.0,
     }
 }
 
-/// The steps in order, `#` computed and `.` reused.
+/// The steps in order, `#` computed, `.` reused, `+` computed in part.
 pub fn strip(steps: &[Step]) -> String {
-    let marks: Vec<char> = steps.iter().map(|s| if s.computed { '#' } else { '.' }).collect();
+    let mark = |step: &Step| match step.work {
+        0.0 => '.',
+        w if w < 1.0 => '+',
+        _ => '#',
+    };
+    let marks: Vec<char> = steps.iter().map(mark).collect();
     let lines: Vec<String> = marks.chunks(LINE).map(|line| line.iter().collect()).collect();
-    format!("steps   {}  (# computed, . reused)", lines.join("\n        "))
+    let partly = if marks.contains(&'+') { ", + in part" } else { "" };
+    format!("steps   {}  (# computed, . reused{partly})", lines.join("\n        "))
 }
 
 /// Everything that was measured, step by step.
@@ -91,6 +101,8 @@ mod tests {
             step: i + 1,
             timestep: 1.0,
             computed: mark == '#',
+            work: if mark == '#' { 1.0 } else { 0.0 },
+            signal: None,
             seconds: Duration::from_millis(if i == 0 {
                 9000
             } else if mark == '#' {
@@ -114,6 +126,9 @@ mod tests {
     #[test]
     fn strips() {
         assert_eq!(strip(&steps("##..#", 1, 1)), "steps   ##..#  (# computed, . reused)");
+        let mut partly = steps("##.", 1, 1);
+        partly[1].work = 0.5;
+        assert_eq!(strip(&partly), "steps   #+.  (# computed, . reused, + in part)");
         assert!(strip(&steps(&"#".repeat(150), 1, 1)).contains("\n        #"));
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::sampler::Step;
-use crate::cache::ResidualCache;
+use crate::cache::{Evaluated, ResidualCache};
 use crate::error::{Error, Result};
 use crate::ops;
 use crate::tensor::Tensor;
@@ -13,7 +13,10 @@ pub trait NoisePredictor {
     /// The noise in a guidance batch: `x` is `[2n, ch, T, H, W]`, the n conditioned samples first; `timesteps` are
     /// theirs, 0 to 999. → `[2n, ≥ ch, T, H, W]`: the noise in the first `ch` channels, and behind it, where the network
     /// learned it, its variance in as many.
-    fn noise(&self, x: &Tensor, timesteps: &[f64], cache: &mut ResidualCache) -> Tensor;
+    ///
+    /// # Errors
+    /// Whatever goes wrong on the device, if the cache has to read in the middle.
+    fn noise(&self, x: &Tensor, timesteps: &[f64], cache: &mut ResidualCache) -> impl Future<Output = Result<Tensor>>;
 }
 
 /// Where latents go from a prediction. One instance serves one run at a time, evaluation by evaluation from 0.
@@ -39,7 +42,7 @@ pub trait Scheduler {
 /// # Errors
 /// [`Error::Cancelled`] if `seen` says so; whatever goes wrong on the device.
 pub async fn sample(
-    network: &dyn NoisePredictor,
+    network: &impl NoisePredictor,
     x: &Tensor,
     scheduler: &mut dyn Scheduler,
     guidance: f32,
@@ -57,13 +60,13 @@ pub async fn sample(
     for i in 0..count {
         let start = Instant::now();
         let timestep = scheduler.timesteps()[i] as f64;
-        let computed = cache.begin_step();
+        cache.begin_step();
         let stacked = ops::rows(&x.reshape([n, x.count() / n]), &both).reshape(twice.clone());
-        let predicted = network.noise(&stacked, &vec![timestep; 2 * n], cache);
+        let predicted = network.noise(&stacked, &vec![timestep; 2 * n], cache).await?;
         x = scheduler.step(i, &x, &ops::guide(&predicted, channels, guidance));
-        let rows = cache.end_step().await?;
+        let Evaluated { computed, work, signal, rows } = cache.end_step().await?;
         gpu.end_step()?;
-        let step = Step { step: i + 1, timestep, computed, seconds: start.elapsed(), rows };
+        let step = Step { step: i + 1, timestep, computed, work, seconds: start.elapsed(), signal, rows };
         log::debug!("evaluation {} of {count}: {}", i + 1, if computed { "computed" } else { "reused" });
         let go_on = seen(&step, &x);
         steps.push(step);

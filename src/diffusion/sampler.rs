@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::schedule::{NOISE, step_size};
-use crate::cache::{ResidualCache, Row};
+use crate::cache::{Evaluated, ResidualCache, Row};
 use crate::error::{Error, Result};
 use crate::ops;
 use crate::tensor::Tensor;
@@ -15,8 +15,16 @@ pub trait Denoiser {
     /// The velocity from noise to data on a guidance batch: `z` is `[2n, ch, T, H, W]`, the n conditioned samples first;
     /// `timesteps` are theirs, 0 to 1000; `frame_mask` `[2n·T]` is false for frames that are given.
     /// → `[2n, ≥ ch, T, H, W]`, the velocity in the first `ch` channels.
-    fn velocity(&self, z: &Tensor, timesteps: &[f64], frame_mask: Option<&[bool]>, cache: &mut ResidualCache)
-    -> Tensor;
+    ///
+    /// # Errors
+    /// Whatever goes wrong on the device, if the cache has to read in the middle.
+    fn velocity(
+        &self,
+        z: &Tensor,
+        timesteps: &[f64],
+        frame_mask: Option<&[bool]>,
+        cache: &mut ResidualCache,
+    ) -> impl Future<Output = Result<Tensor>>;
 }
 
 /// What a run does.
@@ -38,11 +46,15 @@ pub struct Step {
     pub step: usize,
     /// Of the first sample.
     pub timestep: f64,
-    /// Whether the blocks were computed or their residuals reused.
+    /// Whether all blocks were computed, perhaps with some branches reused, or residuals of pairs of them reused.
     pub computed: bool,
+    /// Share of the blocks' floating point operations that were done.
+    pub work: f64,
     /// Wall time.
     #[serde(serialize_with = "seconds")]
     pub seconds: Duration,
+    /// Relative change that a cache policy asked for before it decided.
+    pub signal: Option<f64>,
     /// What a cache policy measured and concluded.
     pub rows: Vec<Row>,
 }
@@ -60,7 +72,7 @@ fn seconds<S: serde::Serializer>(d: &Duration, s: S) -> std::result::Result<S::O
 /// # Panics
 /// If the plan's lists do not fit `z`.
 pub async fn sample(
-    denoiser: &dyn Denoiser,
+    denoiser: &impl Denoiser,
     z: &Tensor,
     plan: Plan<'_>,
     cache: &mut ResidualCache,
@@ -89,20 +101,21 @@ pub async fn sample(
             z = ops::renoise(&z, &noise, &gpu.upload(&levels, [n, frames]));
         }
         active = up;
-        let computed = cache.begin_step();
+        cache.begin_step();
         let timesteps: Vec<f64> = (0..2 * n).map(|s| of(s % n)[i]).collect();
         let stacked = ops::rows(&z.reshape([n, z.count() / n]), &both);
         let mut shape = z.dims().to_vec();
         shape[0] = 2 * n;
         let given = active.contains(&false);
         let twice: Vec<bool> = active.iter().chain(&active).copied().collect();
-        let velocity = denoiser.velocity(&stacked.reshape(shape), &timesteps, given.then_some(&twice[..]), cache);
+        let velocity =
+            denoiser.velocity(&stacked.reshape(shape), &timesteps, given.then_some(&twice[..]), cache).await?;
         let dt = |f: usize| if active[f] { step_size(of(f / frames), i) as f32 } else { 0.0 };
         let dts: Vec<f32> = (0..n * frames).map(dt).collect();
         z = ops::euler_step(&z, &velocity, &gpu.upload(&dts, [n, frames]), plan.guidance);
-        let rows = cache.end_step().await?;
+        let Evaluated { computed, work, signal, rows } = cache.end_step().await?;
         gpu.end_step()?;
-        let step = Step { step: i + 1, timestep: of(0)[i], computed, seconds: start.elapsed(), rows };
+        let step = Step { step: i + 1, timestep: of(0)[i], computed, work, seconds: start.elapsed(), signal, rows };
         log::debug!("step {} of {count}: {}", i + 1, if computed { "computed" } else { "reused" });
         let go_on = seen(&step, &z);
         steps.push(step);

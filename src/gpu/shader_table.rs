@@ -21,6 +21,8 @@ shaders! {
     ATTENTION_STAGE_ONES = "attention/stage_ones.wgsl",
     ATTENTION_TURN_NONE = "attention/turn_none.wgsl",
     ATTENTION_TURN_ROTARY = "attention/turn_rotary.wgsl",
+    ATTENTION_WEIGHT_ANY = "attention/weight_any.wgsl",
+    ATTENTION_WEIGHT_EIGHTS = "attention/weight_eights.wgsl",
     ATTENTION_WIDE = "attention/wide.wgsl",
     BENCH_COPY = "bench/copy.wgsl",
     BENCH_FMA = "bench/fma.wgsl",

@@ -24,8 +24,12 @@ pub fn sub(x: &Tensor, y: &Tensor) -> Tensor {
     add_scaled(x, y, -1.0)
 }
 
+/// x + factor · y, with y repeated along the outer axes of x.
+///
+/// # Panics
+/// As [`add`].
 #[track_caller]
-fn add_scaled(x: &Tensor, y: &Tensor, factor: f32) -> Tensor {
+pub fn add_scaled(x: &Tensor, y: &Tensor, factor: f32) -> Tensor {
     #[repr(C)]
     #[derive(Clone, Copy, Pod, Zeroable)]
     struct Params {

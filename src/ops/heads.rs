@@ -134,7 +134,11 @@ impl Kind {
             .link(if self.rotary { shader::ATTENTION_TURN_ROTARY } else { shader::ATTENTION_TURN_NONE });
         match self.norms {
             0 => program.link(shader::ATTENTION_NORM_NONE),
-            n => program.define("NORMED", n as u32).link(shader::ATTENTION_NORM_RMS),
+            n => program.define("NORMED", n as u32).link(shader::ATTENTION_NORM_RMS).link(if self.whole {
+                shader::ATTENTION_WEIGHT_EIGHTS
+            } else {
+                shader::ATTENTION_WEIGHT_ANY
+            }),
         }
     }
 }

@@ -4,8 +4,11 @@ use crate::gpu::shader::{self, Source};
 use crate::gpu::{Class, Gpu, Matrices, Program};
 use crate::tensor::DType;
 
-/// Products from here on get the widest tile of `matmul/simd8`: 2 ms a launch, 15 % faster than half as wide.
-const SIMD8_LARGE: usize = 1 << 26;
+/// Multiplications from which on `matmul/simd8` is worth its large tiles: up to half as fast again as the small ones, but
+/// they compile for one or two seconds instead of a sixth of one, and such a product takes 20 ms.
+const SIMD8_LARGE: usize = 1 << 29;
+/// Below this even a tile twice as wide does not pay for its compilation.
+const SIMD8_TINY: usize = 1 << 22;
 
 /// One algorithm with its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +22,7 @@ pub(super) enum Kernel {
 }
 
 /// The tiles of `matmul/simd8`.
-const SIMD8: [Kernel; 5] = [simd8(16, 1), simd8(16, 2), simd8(16, 4), simd8(8, 2), simd8(8, 4)];
+const SIMD8: [Kernel; 6] = [simd8(8, 1), simd8(16, 1), simd8(16, 2), simd8(16, 4), simd8(8, 2), simd8(8, 4)];
 /// Both sizes of `matmul/tiled`, the one to take unmeasured first.
 const TILED: [Kernel; 2] = [Kernel::Tiled { side: 64 }, Kernel::Tiled { side: 128 }];
 
@@ -169,13 +172,15 @@ impl Kernel {
     fn plain(class: Class, [m, n, k]: [usize; 3]) -> Vec<Self> {
         match class {
             Class::Simd8 => {
-                // a wide tile reads rows less often, but compiles for half a second
-                let pairs = match n {
-                    0..=16 => 1,
-                    _ if m * n * k >= SIMD8_LARGE && n > 32 => 4,
-                    _ => 2,
+                let work = m * n * k;
+                let guess = match n {
+                    _ if work < SIMD8_TINY => simd8(8, 1),
+                    0..=16 if work < SIMD8_LARGE => simd8(8, 1),
+                    _ if work < SIMD8_LARGE => simd8(8, 2),
+                    0..=16 => simd8(16, 1),
+                    17..=32 => simd8(16, 2),
+                    _ => simd8(16, 4),
                 };
-                let guess = Kernel::Simd8 { rows: 16, pairs };
                 let others = SIMD8.into_iter().filter(|&other| other != guess && other.tile()[1] < 2 * n.max(16));
                 std::iter::once(guess).chain(others).collect()
             }
@@ -196,7 +201,7 @@ impl Kernel {
         let deep = taps * c8;
         match self {
             Kernel::Tiled { .. } => deep.div_ceil(2) * (2 + 16),
-            Kernel::Simd8 { .. } => deep.div_ceil(8) * (2 + 8),
+            Kernel::Simd8 { rows, pairs } => deep.div_ceil(8) * (2 + 8) + rows * pairs + 1,
             Kernel::Coop(coop) => coop.iterations(deep, taps),
         }
     }

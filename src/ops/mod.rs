@@ -19,7 +19,7 @@ mod trial;
 
 pub use attention::{Keys, attention};
 pub use conv::{Geometry, conv};
-pub use elementwise::{add, affine_channels, choose, euler_step, posterior, renoise, silu, sub};
+pub use elementwise::{add, add_scaled, affine_channels, choose, euler_step, posterior, renoise, silu, sub};
 pub use heads::{Sequences, padded_head, split_heads};
 pub(crate) use join::copy_rows;
 pub use join::join;

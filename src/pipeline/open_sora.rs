@@ -44,7 +44,7 @@ pub struct Sampled {
     pub steps: Vec<Step>,
     /// Name and settings of the cache.
     pub cache: String,
-    /// Bytes the cache held on the device between steps.
+    /// The most bytes the cache held on the device between steps.
     pub cache_bytes: u64,
 }
 
@@ -168,7 +168,8 @@ impl OpenSora {
                 fps: plan.model_fps(),
             };
             let z = weights.get("z", [2, c * t * h * w])?.reshape([2, c, t, h, w]);
-            run.velocity(&z, &[0.0; 2], None, &mut ResidualCache::off());
+            // without a cache nothing is read on the way, so this never waits
+            pollster::block_on(run.velocity(&z, &[0.0; 2], None, &mut ResidualCache::off()))?;
             gpu.submit().map_err(|e| refused("denoising", e))?;
         }
         if decoding > most {
@@ -185,12 +186,16 @@ impl OpenSora {
         let mut cache = plan.cache.build(steps).map_or_else(ResidualCache::off, ResidualCache::new);
         let [_, t, h, w] = plan.latent;
         let [pt, ph, pw] = self.transformer.patch_size;
+        let [frames, patches] = [t.div_ceil(pt), h.div_ceil(ph) * w.div_ceil(pw)];
         cache.begin(Run {
             steps,
+            timesteps: plan.timesteps.clone(),
             depth: self.transformer.depth,
             batch: 2,
-            frames: t.div_ceil(pt),
-            patches: h.div_ceil(ph) * w.div_ceil(pw),
+            frames,
+            patches,
+            width: self.transformer.hidden_size,
+            pair: self.transformer.pair([2, frames, patches]),
         })?;
         Ok(cache)
     }
@@ -306,14 +311,14 @@ struct Conditioned<'a> {
 }
 
 impl Denoiser for Conditioned<'_> {
-    fn velocity(
+    async fn velocity(
         &self,
         z: &Tensor,
         timesteps: &[f64],
         frame_mask: Option<&[bool]>,
         cache: &mut ResidualCache,
-    ) -> Tensor {
+    ) -> Result<Tensor> {
         let input = Input { x: z, timesteps, fps: &[self.fps], text: &self.text, grid: &self.grid, frame_mask };
-        self.net.forward(&input, cache, &mut Tap::Off)
+        self.net.forward(&input, cache, &mut Tap::Off).await
     }
 }

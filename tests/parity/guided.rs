@@ -84,12 +84,12 @@ struct Net<'a> {
 }
 
 impl NoisePredictor for Net<'_> {
-    fn noise(&self, x: &Tensor, timesteps: &[f64], cache: &mut ResidualCache) -> Tensor {
+    async fn noise(&self, x: &Tensor, timesteps: &[f64], cache: &mut ResidualCache) -> residua::Result<Tensor> {
         let (text, grid) = (&self.text, &self.grid);
         let input = Input { x, timesteps, text, grid, seen: None, through_time: true };
-        let output = self.model.forward(&input, cache, &mut Tap::Off);
+        let output = self.model.forward(&input, cache, &mut Tap::Off).await?;
         self.outputs.borrow_mut().push(output.clone());
-        output
+        Ok(output)
     }
 }
 
@@ -127,9 +127,18 @@ pub fn run(
     let x = gpu.upload(&start.data, start.shape.clone());
     let [frames, patches] = net.grid.frames_and_patches();
     let evaluations = timesteps.len();
-    let run = Run { steps: evaluations, depth: model.config().num_layers, batch: 2 * n, frames, patches };
+    let run = Run {
+        steps: steps as usize,
+        timesteps: timesteps.iter().map(|&t| f64::from(t)).collect(),
+        depth: model.config().num_layers,
+        batch: 2 * n,
+        frames,
+        patches,
+        width: model.config().width(),
+        pair: model.config().pair([2 * n, frames, patches]),
+    };
     let mut sample = |mut cache: ResidualCache| {
-        cache.begin(run).unwrap_or_else(|e| panic!("{title}: {e}"));
+        cache.begin(run.clone()).unwrap_or_else(|e| panic!("{title}: {e}"));
         let mut latents: Vec<Tensor> = Vec::new();
         let mut keep = |_: &Step, x: &Tensor| {
             latents.push(x.clone());

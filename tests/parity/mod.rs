@@ -1,5 +1,6 @@
 //! What all parity tests share: where the fixtures are, how a case is reported.
 
+pub mod cache;
 pub mod guided;
 pub mod latte;
 pub mod misc;

@@ -115,7 +115,8 @@ fn forward(report: &mut Report, gpu: &Gpu, folder: &Path) {
             frame_mask: mask.as_deref(),
         };
         assert_eq!(input.timesteps.len(), b, "{title}");
-        let output = model.forward(&input, &mut ResidualCache::off(), &mut Tap::On(&mut look));
+        let made = pollster::block_on(model.forward(&input, &mut ResidualCache::off(), &mut Tap::On(&mut look)));
+        let output = made.unwrap_or_else(|e| panic!("{title}: {e}"));
         stages.insert("output".into(), output);
         let [frames, patches] = grid.frames_and_patches();
         let measure = forward_measure(gpu, &model);
@@ -220,17 +221,17 @@ struct Net<'a> {
 }
 
 impl Denoiser for Net<'_> {
-    fn velocity(
+    async fn velocity(
         &self,
         z: &Tensor,
         timesteps: &[f64],
         frame_mask: Option<&[bool]>,
         cache: &mut ResidualCache,
-    ) -> Tensor {
+    ) -> residua::Result<Tensor> {
         let (text, grid) = (&self.text, &self.grid);
         self.given.borrow_mut().push((z.clone(), frame_mask.map(<[bool]>::to_vec)));
         let input = Input { x: z, timesteps, fps: &[self.fps], text, grid, frame_mask };
-        self.model.forward(&input, cache, &mut Tap::Off)
+        self.model.forward(&input, cache, &mut Tap::Off).await
     }
 }
 
@@ -286,7 +287,10 @@ fn one_run(report: &mut Report, gpu: &Gpu, top: &Path, title: &str, entry: &Valu
         let mut cache = policy.map_or_else(ResidualCache::off, ResidualCache::new);
         let [frames, patches] = net.grid.frames_and_patches();
         let depth = model.config().depth;
-        cache.begin(Run { steps, depth, batch: 2 * n, frames, patches }).unwrap_or_else(|e| panic!("{title}: {e}"));
+        let batch = 2 * n;
+        let (width, pair) = (model.config().hidden_size, model.config().pair([batch, frames, patches]));
+        let run = Run { steps, timesteps: timesteps.clone(), depth, batch, frames, patches, width, pair };
+        cache.begin(run).unwrap_or_else(|e| panic!("{title}: {e}"));
         let plan = Plan {
             timesteps: vec![timesteps.clone()],
             guidance: number("cfg_scale") as f32,

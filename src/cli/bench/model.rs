@@ -244,7 +244,7 @@ impl Job<'_> {
             BenchPart::Step => {
                 let net = Net::make(&gpu, self.sizes)?;
                 gpu.take_flops();
-                net.run(2, Some(Box::new(Every(2)))).await?;
+                net.run(2, Some(Box::new(Every::of(2)))).await?;
                 made = gpu.take_flops();
             }
             BenchPart::Run => {
@@ -277,7 +277,7 @@ impl Job<'_> {
     fn policy(&self) -> Option<Box<dyn CachePolicy>> {
         match &self.args.cache {
             Some(spec) => CacheSpec::build(spec, self.steps),
-            None => Some(Box::new(Every(self.args.every.into()))),
+            None => Some(Box::new(Every::of(self.args.every.into()))),
         }
     }
 
@@ -285,10 +285,10 @@ impl Job<'_> {
     async fn step(&self, needs: Needs) -> Result<Vec<Line>> {
         let net = Net::make(self.gpu, self.sizes)?;
         // the first may compile
-        net.run(2, Some(Box::new(Every(2)))).await?;
+        net.run(2, Some(Box::new(Every::of(2)))).await?;
         let (start, mut computed, mut skipped, mut finite) = (Instant::now(), Vec::new(), Vec::new(), true);
         while computed.is_empty() || (start.elapsed().as_secs_f64() < self.seconds && computed.len() < MOST_PAIRS) {
-            let (fine, steps) = net.run(2, Some(Box::new(Every(2)))).await?;
+            let (fine, steps) = net.run(2, Some(Box::new(Every::of(2)))).await?;
             finite &= fine;
             for step in steps {
                 let times = if step.computed { &mut computed } else { &mut skipped };
@@ -314,9 +314,9 @@ impl Job<'_> {
         let computed = steps.iter().filter(|s| s.computed).count();
         let mut line = self.line("run", vec![seconds], needs, Some(finite));
         if self.args.cache.is_some() {
-            // which steps a policy computes depends on what it sees: nothing, when rehearsed
+            // what a policy computes depends on what it sees: nothing, when rehearsed
             let alike = self.rehearse(BenchPart::Step).await?.flops;
-            line.flops = alike * computed as f64;
+            line.flops = alike * steps.iter().map(|s| s.work).sum::<f64>();
             line.share = self.ceilings.map(|c| line.flops / seconds / c.math());
         }
         line.more = json!({"steps": steps.len(), "computed": computed, "cache": cache});

@@ -1,6 +1,8 @@
 //! The networks of Open-Sora v1.2 with weights that nobody trained, and what a run asks of them.
 
-use residua::cache::{CachePolicy, Change, ResidualCache, Row, Run, Site};
+use std::ops::Range;
+
+use residua::cache::{CachePolicy, Decision, Evaluation, ResidualCache, Run};
 use residua::diffusion::sampler::{self, Denoiser, Step};
 use residua::diffusion::schedule::RectifiedFlow;
 use residua::error::Result;
@@ -89,6 +91,7 @@ pub struct Net {
     grid: Grid,
     /// `[1, channels, T, H, W]`.
     start: Tensor,
+    /// Of no steps yet.
     run: Run,
 }
 
@@ -98,7 +101,17 @@ impl Net {
     pub fn make(gpu: &Gpu, sizes: &Sizes) -> Result<Self> {
         let weights = Weights::random(gpu);
         let config = sizes.transformer.clone();
-        let (depth, [frames, patches]) = (config.depth, sizes.tokens());
+        let [frames, patches] = sizes.tokens();
+        let run = Run {
+            steps: 0,
+            timesteps: Vec::new(),
+            depth: config.depth,
+            batch: 2,
+            frames,
+            patches,
+            width: config.hidden_size,
+            pair: config.pair([2, frames, patches]),
+        };
         let net = STDiT3::from_weights(&weights, config)?;
         let caption = weights.at("caption").host("rows", [sizes.caption, sizes.transformer.caption_channels])?;
         let text = net.text(&[&caption, &net.null_caption(sizes.caption)], &mut Tap::Off);
@@ -106,7 +119,7 @@ impl Net {
         let grid = net.grid([t, h, w], [height as f64, width as f64]);
         let start = weights.get("start", [1, c * t * h * w])?.reshape([1, c, t, h, w]);
         gpu.submit()?;
-        Ok(Self { net, text, grid, start, run: Run { steps: 0, depth, batch: 2, frames, patches } })
+        Ok(Self { net, text, grid, start, run })
     }
 
     /// A run of so many steps under a policy; whether its latents are finite, and how each step went.
@@ -115,9 +128,10 @@ impl Net {
     /// Settings of a policy that do not fit, and what [`Gpu::submit`] returns.
     pub async fn run(&self, steps: usize, policy: Option<Box<dyn CachePolicy>>) -> Result<(bool, Vec<Step>)> {
         let mut cache = policy.map_or_else(ResidualCache::off, ResidualCache::new);
-        cache.begin(Run { steps, ..self.run })?;
+        let timesteps = RectifiedFlow { steps, transform: None }.timesteps();
+        cache.begin(Run { steps, timesteps: timesteps.clone(), ..self.run.clone() })?;
         let plan = sampler::Plan {
-            timesteps: vec![RectifiedFlow { steps, transform: None }.timesteps()],
+            timesteps: vec![timesteps],
             guidance: 7.0,
             frame_mask: None,
             noise: &mut |_| Vec::new(), // only drawn for given frames
@@ -145,40 +159,51 @@ impl Net {
 }
 
 impl Denoiser for Net {
-    fn velocity(
+    async fn velocity(
         &self,
         z: &Tensor,
         timesteps: &[f64],
         frame_mask: Option<&[bool]>,
         cache: &mut ResidualCache,
-    ) -> Tensor {
+    ) -> Result<Tensor> {
         let input = Input { x: z, timesteps, fps: &[24.0], text: &self.text, grid: &self.grid, frame_mask };
-        self.net.forward(&input, cache, &mut Tap::Off)
+        self.net.forward(&input, cache, &mut Tap::Off).await
     }
 }
 
 /// Computes every so-many-th step, from the first on, and measures nothing.
-pub struct Every(pub usize);
+pub struct Every {
+    steps: usize,
+    depth: usize,
+}
+
+impl Every {
+    /// Of so many steps, one.
+    pub fn of(steps: usize) -> Self {
+        Self { steps, depth: 0 }
+    }
+}
 
 impl CachePolicy for Every {
     fn describe(&self) -> String {
-        format!("every step of {} computed", self.0)
+        format!("every step of {} computed", self.steps)
     }
 
-    fn begin(&mut self, _: &Run) -> Result<()> {
+    fn begin(&mut self, run: &Run) -> Result<()> {
+        self.depth = run.depth;
         Ok(())
     }
 
-    fn computes(&mut self, step: usize) -> bool {
-        (step - 1).is_multiple_of(self.0)
+    fn bytes(&self, run: &Run) -> u64 {
+        run.stream_bytes()
     }
 
-    fn measures(&self, _: Site) -> Option<&[usize]> {
-        None
+    fn decide(&mut self, at: &Evaluation) -> Decision {
+        if at.index.is_multiple_of(self.steps) { Decision::Compute } else { Decision::Reuse(0..self.depth, vec![1.0]) }
     }
 
-    fn finish_step(&mut self, _: usize, _: &[Change]) -> Vec<Row> {
-        Vec::new()
+    fn stores(&self) -> Option<Range<usize>> {
+        Some(0..self.depth)
     }
 }
 

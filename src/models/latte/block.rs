@@ -58,6 +58,14 @@ impl Block {
         self.cross.as_ref().map(|cross| cross.keys(text))
     }
 
+    /// What self-attention reads, in f32; time: `[B, 6C]`.
+    pub fn input(&self, x: &Tensor, time: &Tensor) -> Tensor {
+        let [_, tokens, _] = x.sizes();
+        let table = ops::add(time, &self.table);
+        let modulate = Modulate { table: &table, shift_at: 0, scale_at: self.width, rows: tokens };
+        ops::layer_norm(x, self.eps, Some(modulate), Store::Full)
+    }
+
     /// x: `[B, T·S, C]` → same.
     pub fn forward(
         &self,

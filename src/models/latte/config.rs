@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Deserializer};
 
+use crate::cache::{Axis, Branch, Part};
 use crate::error::{Error, Result};
 
 /// The fields of `transformer/config.json` that decide the network. A field may be missing: then it is that of Latte-1.
@@ -115,6 +116,22 @@ impl Config {
     /// Width of a token, C.
     pub fn width(&self) -> usize {
         self.num_attention_heads * self.attention_head_dim
+    }
+
+    /// The branches of a pair of blocks and the operations of their products over `[B, T, S]` tokens; temporal blocks
+    /// read no text. What is made once a prompt, and the keys of a caption of unknown length, are not counted.
+    pub fn pair(&self, [batch, frames, patches]: [usize; 3]) -> Vec<Part> {
+        let (tokens, c) = ((batch * frames * patches) as f64, self.width() as f64);
+        let product = |from: f64, to: f64| 2.0 * tokens * from * to;
+        let attention = |keys: usize| product(c, 4.0 * c) + product(c, 2.0 * keys as f64);
+        let part = |axis, branch, flops| Part { axis, branch, flops };
+        vec![
+            part(Axis::Spatial, Branch::SelfAttn, attention(patches)),
+            part(Axis::Spatial, Branch::Cross, product(c, 2.0 * c)),
+            part(Axis::Spatial, Branch::Mlp, product(c, 8.0 * c)),
+            part(Axis::Temporal, Branch::SelfAttn, attention(frames)),
+            part(Axis::Temporal, Branch::Mlp, product(c, 8.0 * c)),
+        ]
     }
 
     /// What is wrong with it, if anything is.

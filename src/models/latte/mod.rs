@@ -198,9 +198,12 @@ impl Latte {
 
     /// → `[B, out_channels, T, H, W]`; the first `in` channels are the noise in the latent, those behind it its variance.
     ///
+    /// # Errors
+    /// Whatever goes wrong on the device, if the cache has to read on the way: nothing else here waits.
+    ///
     /// # Panics
     /// If the input does not fit its grid or text.
-    pub fn forward(&self, input: &Input<'_>, cache: &mut ResidualCache, tap: &mut Tap<'_>) -> Tensor {
+    pub async fn forward(&self, input: &Input<'_>, cache: &mut ResidualCache, tap: &mut Tap<'_>) -> Result<Tensor> {
         let [batch, channels, latent @ ..] = input.x.sizes::<5>();
         let grid = input.grid;
         let fits = latent == grid.latent
@@ -216,30 +219,43 @@ impl Latte {
         let x = ops::add(&embedded, &grid.positions);
         tap.see(|| "x_in".into(), || x.clone());
 
-        let x = cache.stack(&x, |cache, x| {
-            let time = self.time_block.forward(&ops::silu(&t));
+        let vectors = || self.time_block.forward(&ops::silu(&t));
+        // of the first half of the batch: the text, which tells the halves apart, has not been read yet
+        let first_input = || {
+            let half = batch.div_ceil(2);
+            let time = ops::rows(&vectors(), &(0..half as u32).collect::<Vec<_>>());
+            let x = x.part(batch, &(0..half)).reshape([half, frames * patches, self.config.width()]);
+            self.spatial[0].input(&x, &time)
+        };
+        let pairs = async |cache: &mut ResidualCache, x: &Tensor| {
+            let time = vectors();
             tap.see(|| "t_mlp".into(), || time.clone());
             let around = Around { time: &time, frames, patches, spans: &input.text.spans, seen: input.seen };
             let mut x = x.clone();
             for (depth, (spatial, temporal)) in self.spatial.iter().zip(&self.temporal).enumerate() {
                 // differs: tokens stay in the order of frames; attention through time reads them where they are.
-                x = spatial.forward(&x, input.text.keys[depth].as_ref(), &around, cache, tap);
-                if input.through_time {
-                    // frames learn their place once, behind the first spatial block
-                    if let Some(places) = grid.frames.as_ref().filter(|_| depth == 0) {
-                        let frame: Vec<u32> = (0..frames * patches).map(|i| (i / patches) as u32).collect();
-                        x = ops::add(&x, &ops::rows(places, &frame));
+                let pair = |cache: &mut ResidualCache, x: &Tensor| {
+                    let mut x = spatial.forward(x, input.text.keys[depth].as_ref(), &around, cache, tap);
+                    if input.through_time {
+                        // frames learn their place once, behind the first spatial block
+                        if let Some(places) = grid.frames.as_ref().filter(|_| depth == 0) {
+                            let frame: Vec<u32> = (0..frames * patches).map(|i| (i / patches) as u32).collect();
+                            x = ops::add(&x, &ops::rows(places, &frame));
+                        }
+                        x = temporal.forward(&x, None, &around, cache, tap);
                     }
-                    x = temporal.forward(&x, None, &around, cache, tap);
-                }
+                    x
+                };
+                x = cache.pair(depth, &x, pair).await?;
             }
-            x
-        });
+            Ok(x)
+        };
+        let x = cache.stack(&x, first_input, pairs).await?;
 
         let tokens = self.last.forward(&x, &t, tap);
         tap.see(|| "final_tokens".into(), || tokens.clone());
         let [t, h, w] = grid.patches.tokens;
         let p = self.config.patch_size;
-        grid.patches.join(&tokens, [t, h * p, w * p], self.config.out_channels)
+        Ok(grid.patches.join(&tokens, [t, h * p, w * p], self.config.out_channels))
     }
 }

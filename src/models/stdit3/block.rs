@@ -61,6 +61,13 @@ impl Block {
         self.cross.keys(text)
     }
 
+    /// What self-attention reads, in f32.
+    pub fn input(&self, x: &Tensor, time: &Conditioning<'_>) -> Tensor {
+        let table = ops::add(time.vectors, &self.table);
+        let modulate = Modulate { table: &table, shift_at: 0, scale_at: self.width, rows: time.tokens };
+        ops::layer_norm(x, EPS, Some(modulate), Store::Full)
+    }
+
     /// x: `[B, T·S, C]` → same.
     pub fn forward(
         &self,

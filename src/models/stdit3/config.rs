@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::cache::{Axis, Branch, Part};
 use crate::error::{Error, Result};
 
 /// The fields of `config.json` that decide the network. A field may be missing: then it is that of STDiT3-XL/2.
@@ -86,6 +87,23 @@ impl Config {
     /// Width of the MLP.
     pub fn mlp_width(&self) -> usize {
         (self.hidden_size as f64 * self.mlp_ratio) as usize
+    }
+
+    /// The branches of a pair of blocks and the operations of their products over `[B, T, S]` tokens. What is made once
+    /// a prompt, and the keys of a caption of unknown length, are not counted.
+    pub fn pair(&self, [batch, frames, patches]: [usize; 3]) -> Vec<Part> {
+        let (tokens, c) = ((batch * frames * patches) as f64, self.hidden_size as f64);
+        let product = |from: f64, to: f64| 2.0 * tokens * from * to;
+        let of = |axis: Axis| {
+            let keys = if axis == Axis::Spatial { patches } else { frames } as f64;
+            let flops = [
+                (Branch::SelfAttn, product(c, 4.0 * c) + product(c, 2.0 * keys)),
+                (Branch::Cross, product(c, 2.0 * c)),
+                (Branch::Mlp, product(c, 2.0 * self.mlp_width() as f64)),
+            ];
+            flops.map(|(branch, flops)| Part { axis, branch, flops })
+        };
+        [of(Axis::Spatial), of(Axis::Temporal)].concat()
     }
 
     fn check(&self) -> std::result::Result<(), String> {

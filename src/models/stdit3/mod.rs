@@ -180,9 +180,12 @@ impl STDiT3 {
 
     /// → `[B, out_channels, T, H, W]`; the first `in` channels are the velocity from noise to data.
     ///
+    /// # Errors
+    /// Whatever goes wrong on the device, if the cache has to read on the way: nothing else here waits.
+    ///
     /// # Panics
     /// If the input does not fit its grid, text or mask.
-    pub fn forward(&self, input: &Input<'_>, cache: &mut ResidualCache, tap: &mut Tap<'_>) -> Tensor {
+    pub async fn forward(&self, input: &Input<'_>, cache: &mut ResidualCache, tap: &mut Tap<'_>) -> Result<Tensor> {
         let [batch, channels, t, h, w] = input.x.sizes();
         let grid = input.grid;
         let fits = [t, h, w] == grid.latent
@@ -203,26 +206,32 @@ impl STDiT3 {
         let x = ops::add(&embedded, &grid.positions);
         tap.see(|| "x_in".into(), || x.clone());
 
-        let x = cache.stack(&x, |cache, x| {
-            let vectors = self.time_block.forward(&ops::silu(&conditioning));
-            tap.see(|| "t_mlp".into(), || first_rows(&vectors, batch));
-            let time = match fixed {
-                None => Conditioning { vectors: &vectors, tokens: frames * patches },
-                Some(mask) => {
-                    tap.see(|| "t0_mlp".into(), || last_rows(&vectors, batch));
-                    let pick = |(i, &moves): (usize, &bool)| (i / frames + if moves { 0 } else { batch }) as u32;
-                    let rows: Vec<u32> = mask.iter().enumerate().map(pick).collect();
-                    Conditioning { vectors: &ops::rows(&vectors, &rows), tokens: patches }
-                }
-            };
+        // of the first half of the batch: the text, which tells the halves apart, has not been read yet
+        let first_input = || {
+            let half = batch.div_ceil(2);
+            let vectors = self.vectors(&conditioning, fixed, [batch, frames], &mut Tap::Off);
+            let vectors = first_rows(&vectors, vectors.as_rows()[0] / batch * half);
+            let tokens = if fixed.is_some() { patches } else { frames * patches };
+            let x = x.part(batch, &(0..half)).reshape([half, frames * patches, self.config.hidden_size]);
+            self.spatial[0].input(&x, &Conditioning { vectors: &vectors, tokens })
+        };
+        let pairs = async |cache: &mut ResidualCache, x: &Tensor| {
+            let vectors = self.vectors(&conditioning, fixed, [batch, frames], tap);
+            let tokens = if fixed.is_some() { patches } else { frames * patches };
+            let time = Conditioning { vectors: &vectors, tokens };
             let around = Around { time, frames, patches, angles: &grid.angles, spans: &input.text.spans };
             let mut x = x.clone();
             for (depth, (spatial, temporal)) in self.spatial.iter().zip(&self.temporal).enumerate() {
-                x = spatial.forward(&x, &input.text.keys[2 * depth], &around, cache, tap);
-                x = temporal.forward(&x, &input.text.keys[2 * depth + 1], &around, cache, tap);
+                let keys = &input.text.keys[2 * depth..];
+                let pair = |cache: &mut ResidualCache, x: &Tensor| {
+                    let x = spatial.forward(x, &keys[0], &around, cache, tap);
+                    temporal.forward(&x, &keys[1], &around, cache, tap)
+                };
+                x = cache.pair(depth, &x, pair).await?;
             }
-            x
-        });
+            Ok(x)
+        };
+        let x = cache.stack(&x, first_input, pairs).await?;
 
         let tokens = match fixed {
             None => self.last.forward(&x, &t_own, None),
@@ -233,11 +242,28 @@ impl STDiT3 {
             }
         };
         tap.see(|| "final_tokens".into(), || tokens.clone());
-        self.patches(grid).join(&tokens, grid.latent, self.config.out_channels())
+        Ok(self.patches(grid).join(&tokens, grid.latent, self.config.out_channels()))
     }
 
     fn patches(&self, grid: &Grid) -> Patches {
         Patches { size: self.config.patch_size, tokens: grid.tokens }
+    }
+
+    /// Shift, scale and gate for all blocks: a row a sample, or, with frames held fixed, a row a frame.
+    fn vectors(
+        &self,
+        conditioning: &Tensor,
+        fixed: Option<&[bool]>,
+        [batch, frames]: [usize; 2],
+        tap: &mut Tap<'_>,
+    ) -> Tensor {
+        let vectors = self.time_block.forward(&ops::silu(conditioning));
+        tap.see(|| "t_mlp".into(), || first_rows(&vectors, batch));
+        let Some(mask) = fixed else { return vectors };
+        tap.see(|| "t0_mlp".into(), || last_rows(&vectors, batch));
+        let pick = |(i, &moves): (usize, &bool)| (i / frames + if moves { 0 } else { batch }) as u32;
+        let rows: Vec<u32> = mask.iter().enumerate().map(pick).collect();
+        ops::rows(&vectors, &rows)
     }
 
     /// Timestep and frame rate as vectors, `[B, C]`; with frames held fixed `[2B, C]`, the second half at timestep 0.

@@ -82,7 +82,7 @@ fn case(name: &'static str, l: Layout, kind: Kind) -> Case {
             (kind == Kind::Relative).then(|| Numbers::new(stream + 3, heads * (2 * queries - 1), DType::F32));
         let relative_there = relative.map(|r| r.upload(gpu, [heads, 2 * queries - 1]));
         let reads = bytes(&[&q, &k, &v]);
-        let (matrices, halves) = (gpu.matrices().is_some(), gpu.operands() == DType::F16 && width % 2 == 0);
+        let matrices = gpu.matrices().is_some();
         let scale = (d as f32).sqrt().recip();
         let inputs = [q.clone(), k.clone(), v.clone()];
         let launch = move || {
@@ -125,7 +125,7 @@ fn case(name: &'static str, l: Layout, kind: Kind) -> Case {
                     }
                 }
             }
-            Sample { at, expected: if halves { expected.in_halves() } else { expected } }
+            Sample { at, expected }
         };
         Ready { launch: Box::new(launch), reads, sample: Box::new(sample) }
     };
@@ -160,7 +160,6 @@ fn split_case(name: &'static str, rows: usize, seq: Sequences, rotary: bool) -> 
         let turns = rotary.then(|| angles(seq.len, d));
         let (x_there, weight_there) = (x.upload(gpu, [rows, width]), weight.upload(gpu, [d]));
         let turns_there = turns.as_ref().map(|t| gpu.upload(t, [seq.len, d / 2, 2]));
-        let halves = gpu.operands() == DType::F16;
         let padded = ops::padded_head(gpu, d);
         // keys and values are written as well, but not returned
         let unseen = 2 * rows * heads * padded * gpu.operands().size();
@@ -188,7 +187,7 @@ fn split_case(name: &'static str, rows: usize, seq: Sequences, rotary: bool) -> 
                     expected.push(judged.values[i], judged.bounds[i]);
                 }
             }
-            Sample { at, expected: if halves { expected.in_halves() } else { expected } }
+            Sample { at, expected }
         };
         Ready { launch: Box::new(launch), reads, sample: Box::new(sample) }
     };
