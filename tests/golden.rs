@@ -17,8 +17,10 @@ fn main() {
         parity::t5::run(&mut report, &gpu);
         parity::vae::run(&mut report, &gpu);
         parity::pipeline::run(&mut report, &gpu);
+        parity::latte::run(&mut report, &gpu);
+        parity::osp::run(&mut report, &gpu);
     }
-    let known = ["stdit3", "t5", "vae", "noise"];
+    let known = ["stdit3", "t5", "vae", "noise", "latte", "osp"];
     for family in parity::folders(&parity::root()) {
         if !known.contains(&parity::name(&family).as_str()) && !family.join("reference.json").is_file() {
             let traces = if parity::cache::traces(&family) { "; only its caches' decisions are replayed" } else { "" };

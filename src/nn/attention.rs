@@ -2,6 +2,7 @@
 
 use super::Linear;
 use crate::error::Result;
+use crate::gpu::Gpu;
 use crate::ops::{self, Keys, Parts, Sequences, Target};
 use crate::tensor::{Tensor, Weights};
 
@@ -31,6 +32,33 @@ impl SelfAttention {
             heads,
             d,
         })
+    }
+
+    /// Loads `to_q`, `to_k`, `to_v` and `to_out.0`, as diffusers names them; no norm of q and k.
+    ///
+    /// # Errors
+    /// As [`SelfAttention::load`].
+    pub fn separate(w: &Weights, width: usize, heads: usize, bias: bool) -> Result<Self> {
+        Ok(Self {
+            qkv: Linear::side_by_side(w, &["to_q", "to_k", "to_v"], width, width, bias)?.feeding_products(),
+            proj: Linear::load(&w.at("to_out.0"), width, width)?,
+            q_norm: None,
+            k_norm: None,
+            heads,
+            d: width / heads,
+        })
+    }
+
+    /// [`SelfAttention::forward`] without norms and rotary where every row asks, but only `seen` answer.
+    pub fn forward_seeing(&self, x: &Tensor, seq: Sequences, seen: &Seen, target: Target<'_>) -> Tensor {
+        let qkv = self.qkv.forward(x);
+        let [q] = ops::split_heads(&qkv, 0, [self.heads, self.d], seq, &[], None);
+        let kept = ops::rows(&qkv, &seen.rows);
+        let all = Sequences { len: seen.rows.len(), inner: 1 };
+        let [k, v] = ops::split_heads(&kept, 1, [self.heads, self.d], all, &[], None);
+        let scale = (self.d as f32).sqrt().recip();
+        let mixed = ops::attention(&q, &k, &v, self.d, seq, Keys::Packed(&seen.spans), None, scale);
+        self.proj.forward_into(&mixed.reshape(x.shape().clone()), target)
     }
 
     /// x: `[B, N, C]`, rows forming `seq`; `rotary`: angles by place. → `[B, N, C]` into `target`.
@@ -106,6 +134,29 @@ impl SelfAttention {
     }
 }
 
+/// The rows that serve as keys where some do not: by number, and which of them each sequence sees.
+pub struct Seen {
+    rows: Vec<u32>,
+    /// `[sequences, 2]` words: first and count among `rows`.
+    spans: Tensor,
+}
+
+impl Seen {
+    /// From one flag a row, sequences of `len` neighbours. A sequence without any key sees all of its rows, as if
+    /// all were pushed down alike.
+    pub fn new(gpu: &Gpu, flags: &[bool], len: usize) -> Self {
+        let (mut rows, mut spans) = (Vec::new(), Vec::new());
+        for (i, sequence) in flags.chunks_exact(len).enumerate() {
+            let first = rows.len() as u32;
+            let none = !sequence.contains(&true);
+            rows.extend((0..len).filter(|&j| none || sequence[j]).map(|j| (i * len + j) as u32));
+            spans.extend([first, rows.len() as u32 - first]);
+        }
+        let spans = gpu.upload_words(&spans, [spans.len() / 2, 2]);
+        Self { rows, spans }
+    }
+}
+
 /// Attention over packed text of different lengths. No norm, no rotary, no gate.
 pub struct CrossAttention {
     q: Linear,
@@ -131,6 +182,20 @@ impl CrossAttention {
             q: Linear::load(&w.at("q_linear"), width, width)?.feeding_products(),
             kv: Linear::load(&w.at("kv_linear"), width, 2 * width)?.feeding_products(),
             proj: Linear::load(&w.at("proj"), width, width)?,
+            heads,
+            d: width / heads,
+        })
+    }
+
+    /// Loads `to_q`, `to_k`, `to_v` and `to_out.0`, as diffusers names them.
+    ///
+    /// # Errors
+    /// As [`CrossAttention::load`].
+    pub fn separate(w: &Weights, width: usize, heads: usize, bias: bool) -> Result<Self> {
+        Ok(Self {
+            q: Linear::side_by_side(w, &["to_q"], width, width, bias)?.feeding_products(),
+            kv: Linear::side_by_side(w, &["to_k", "to_v"], width, width, bias)?.feeding_products(),
+            proj: Linear::load(&w.at("to_out.0"), width, width)?,
             heads,
             d: width / heads,
         })

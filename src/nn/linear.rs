@@ -46,6 +46,21 @@ impl Linear {
         Ok(Self { weight, bias: Some(w.get("bias", [outputs])?), then: Activation::None, store: Store::Full })
     }
 
+    /// Loads layers that are stored apart and read the same input as one layer, their outputs side by side.
+    ///
+    /// # Errors
+    /// [`crate::Error::Checkpoint`] if a tensor is missing or mis-shaped.
+    pub fn side_by_side(w: &Weights, names: &[&str], inputs: usize, each: usize, bias: bool) -> Result<Self> {
+        let weights: Vec<String> = names.iter().map(|n| format!("{n}.weight")).collect();
+        let weight = w.stacked(&weights, [each, inputs])?;
+        let mut numbers = Vec::with_capacity(names.len() * each);
+        for name in names.iter().filter(|_| bias) {
+            numbers.extend(w.at(name).host("bias", [each])?);
+        }
+        let bias = bias.then(|| w.gpu().upload(&numbers, [numbers.len()]));
+        Ok(Self { weight, bias, then: Activation::None, store: Store::Full })
+    }
+
     /// The same layer with an activation behind it.
     pub fn then(mut self, activation: Activation) -> Self {
         self.then = activation;

@@ -21,9 +21,17 @@ impl Mlp {
     /// # Errors
     /// [`crate::Error::Checkpoint`] if a tensor is missing or mis-shaped.
     pub fn load(w: &Weights, inputs: usize, hidden: usize, outputs: usize) -> Result<Self> {
+        Self::named(w, ["fc1", "fc2"], [inputs, hidden, outputs])
+    }
+
+    /// Loads two layers of other names; sizes are inputs, hidden, outputs.
+    ///
+    /// # Errors
+    /// As [`Mlp::load`].
+    pub fn named(w: &Weights, [first, second]: [&str; 2], [inputs, hidden, outputs]: [usize; 3]) -> Result<Self> {
         Ok(Self {
-            fc1: Linear::load(&w.at("fc1"), inputs, hidden)?.then(Activation::GeluTanh).feeding_products(),
-            fc2: Linear::load(&w.at("fc2"), hidden, outputs)?,
+            fc1: Linear::load(&w.at(first), inputs, hidden)?.then(Activation::GeluTanh).feeding_products(),
+            fc2: Linear::load(&w.at(second), hidden, outputs)?,
         })
     }
 

@@ -2,12 +2,16 @@
 
 mod attention;
 mod conv;
+mod embed;
 mod linear;
 mod mlp;
+mod patches;
 mod tap;
 
-pub use attention::{CrossAttention, SelfAttention, TextKeys};
+pub use attention::{CrossAttention, Seen, SelfAttention, TextKeys};
 pub use conv::{Conv, GroupNorm};
+pub use embed::{SINUSOID, ScalarEmbedder, sinusoid};
 pub use linear::Linear;
 pub use mlp::Mlp;
+pub use patches::Patches;
 pub use tap::Tap;

@@ -169,19 +169,24 @@ pub fn window(x: &Tensor, before: &[isize], to: &[usize]) -> Tensor {
     out
 }
 
-/// Rows of a matrix by index, any number of times. x: `[.., C]`, `index`: words → `[index, C]`.
+/// Rows of a matrix by index, any number of times. x: `[.., C]`, `index`: words → `[index, C]`, kept as x is.
+///
+/// # Panics
+/// If an index is outside the matrix, or rows of halves are no whole words.
 pub fn rows(x: &Tensor, index: &[u32]) -> Tensor {
     let [have, c] = x.as_rows();
     contract!(index.iter().all(|&i| (i as usize) < have), "rows: {index:?} of {}", x.shape());
     let picked = x.gpu().upload_words(index, [index.len()]);
-    let out = empty_f32(x.gpu(), [index.len(), c]);
-    let lanes = Lanes::of(&[c]);
-    let count = lanes.steps(index.len() * c);
+    let out = x.gpu().empty([index.len(), c], x.dtype());
+    let words = c * x.dtype().size() / 4;
+    contract!(words * 4 == c * x.dtype().size(), "rows: {:?} of odd length", x);
+    let lanes = Lanes::of(&[words]);
+    let count = lanes.steps(index.len() * words);
     Dispatch::new(x.gpu(), Program::of(shader::LAYOUT_ROWS).link(lanes.file()))
         .bind("x", x)
         .bind("index", &picked)
         .bind("out", &out)
-        .params(&[count, lanes.steps(c), 0, 0])
+        .params(&[count, lanes.steps(words), 0, 0])
         .over(groups_of_64(count as usize))
         .record();
     out

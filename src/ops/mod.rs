@@ -14,6 +14,7 @@ mod matmul;
 mod norm;
 mod parts;
 mod reduce;
+mod step;
 mod trial;
 
 pub use attention::{Keys, attention};
@@ -28,6 +29,7 @@ pub use matmul::{Activation, Gate, Target, linear};
 pub use norm::{Modulate, group_norm, layer_norm, rms_norm};
 pub(crate) use parts::Parts;
 pub use reduce::{Difference, difference};
+pub use step::{guide, mix, ranged_noise};
 pub(crate) use trial::trial;
 
 use crate::gpu::shader::{self, Source};
@@ -72,6 +74,7 @@ pub fn programs() -> Vec<Program> {
     all.extend(matmul::programs());
     all.extend(norm::programs());
     all.extend(reduce::programs());
+    all.extend(step::programs());
     all.extend(crate::tensor::noise_programs());
     all
 }

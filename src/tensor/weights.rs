@@ -237,6 +237,31 @@ impl Weights {
         self.gpu.upload_as(numbers, shape, DType::F16)
     }
 
+    /// Several matrices of one width under each other, as one: layers that are stored apart and read the same input.
+    /// Kept as [`Weights::matrix`] keeps it.
+    ///
+    /// # Errors
+    /// As [`Weights::host`].
+    pub fn stacked(&self, names: &[String], each: [usize; 2]) -> Result<Tensor> {
+        let to = Shape::from([names.len() * each[0], each[1]]);
+        if self.random {
+            let dtype = self.matrix_dtype(to.count());
+            return Ok(if self.dry { self.gpu.hollow(to) } else { self.made_up(&names[0], to, dtype) });
+        }
+        let mut halves = true;
+        for name in names {
+            halves &= self.entry(name, &each.into())?.1.is_f16();
+        }
+        if self.dry {
+            return Ok(self.gpu.hollow(to));
+        }
+        let mut numbers = Vec::with_capacity(to.count());
+        for name in names {
+            numbers.extend(self.host(name, each)?);
+        }
+        Ok(if halves { self.halves(&numbers, to) } else { self.operand(&self.full(&names[0]), &numbers, to) })
+    }
+
     /// A matrix whose numbers `arrange` moves into the order a kernel reads, under a new shape.
     /// Kept as [`Weights::matrix`] keeps it.
     ///

@@ -15,3 +15,4 @@ mod matmul;
 mod norm;
 mod random;
 mod reduce;
+mod step;

@@ -1,7 +1,10 @@
 //! What all parity tests share: where the fixtures are, how a case is reported.
 
 pub mod cache;
+pub mod guided;
+pub mod latte;
 pub mod misc;
+pub mod osp;
 pub mod pipeline;
 pub mod stdit3;
 pub mod t5;

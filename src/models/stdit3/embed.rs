@@ -1,17 +1,7 @@
 //! Positions, timesteps and rotary angles: computed in f64 on the host, because shader `sin` and `cos` are
 //! not specified as far out as a timestep of 1000 reaches.
 
-/// Length of the sinusoid in front of the timestep and fps embedders.
-pub const SINUSOID: usize = 256;
-
-/// [cos(v·f₀) … cos(v·f₁₂₇), sin(v·f₀) … sin(v·f₁₂₇)], fₖ = 10000^(−k/128).
-///
-/// Source: `TimestepEmbedder.timestep_embedding` in opensora/models/layers/blocks.py at tag v1.2.0.
-pub fn sinusoid(value: f64) -> Vec<f32> {
-    let half = SINUSOID / 2;
-    let angle = |k: usize| value * (-(10_000f64.ln()) * k as f64 / half as f64).exp();
-    (0..half).map(|k| angle(k).cos() as f32).chain((0..half).map(|k| angle(k).sin() as f32)).collect()
-}
+pub use crate::nn::{SINUSOID, sinusoid};
 
 /// The spatial position table `[h·w, width]`, added to every frame: the column's sinusoids first, then the row's.
 /// `height` and `width_px` are the video's pixels, `square` the side at which positions have unit spacing.

@@ -16,33 +16,12 @@ pub use config::Config;
 use crate::cache::{Axis, ResidualCache};
 use crate::error::Result;
 use crate::gpu::Gpu;
-use crate::nn::{Linear, Mlp, Tap, TextKeys};
-use crate::ops::{self, Activation};
+use crate::nn::{Linear, Mlp, Patches, ScalarEmbedder, Tap, TextKeys};
+use crate::ops;
 use crate::tensor::{Checkpoint, Tensor, Weights};
 
 /// Ends the message of a tensor that does not fit.
 const HINT: &str = "is this the transformer of Open-Sora v1.2 that its config.json describes?";
-
-/// Sinusoid, two linear layers: of the timestep, and of the frame rate.
-struct ScalarEmbedder {
-    first: Linear,
-    second: Linear,
-}
-
-impl ScalarEmbedder {
-    fn load(w: &Weights, width: usize) -> Result<Self> {
-        Ok(Self {
-            first: Linear::load(&w.at("mlp.0"), embed::SINUSOID, width)?.then(Activation::Silu),
-            second: Linear::load(&w.at("mlp.2"), width, width)?,
-        })
-    }
-
-    /// One row for each value.
-    fn forward(&self, gpu: &Gpu, values: &[f64]) -> Tensor {
-        let rows: Vec<f32> = values.iter().flat_map(|&v| embed::sinusoid(v)).collect();
-        self.second.forward(&self.first.forward(&gpu.upload(&rows, [values.len(), embed::SINUSOID])))
-    }
-}
 
 /// Captions as the network sees them: projected, packed, with every layer's keys and values. Made once a prompt.
 pub struct Text {
@@ -131,8 +110,8 @@ impl STDiT3 {
         Ok(Self {
             gpu: w.gpu().clone(),
             patch_embed: Linear::flat(&w.at("x_embedder.proj"), patch_weight, config.in_channels * patch, c)?,
-            time: ScalarEmbedder::load(&w.at("t_embedder"), c)?,
-            fps: ScalarEmbedder::load(&w.at("fps_embedder"), c)?,
+            time: ScalarEmbedder::load(&w.at("t_embedder"), ["mlp.0", "mlp.2"], c)?,
+            fps: ScalarEmbedder::load(&w.at("fps_embedder"), ["mlp.0", "mlp.2"], c)?,
             time_block: Linear::load(&w.at("t_block.1"), c, 6 * c)?,
             captions: Mlp::load(&w.at("y_embedder.y_proj"), config.caption_channels, c, c)?,
             null_caption: null_caption(w, &config)?,
@@ -221,7 +200,7 @@ impl STDiT3 {
         let conditioning = self.condition(input, fixed.is_some(), tap);
         let t_own = if fixed.is_some() { first_rows(&conditioning, batch) } else { conditioning.clone() };
 
-        let embedded = self.patch_embed.forward(&self.patchify(input.x, grid));
+        let embedded = self.patch_embed.forward(&self.patches(grid).split(input.x));
         tap.see(|| "x_embed".into(), || embedded.clone());
         tap.see(|| "pos_emb".into(), || grid.positions.clone());
         let x = ops::add(&embedded, &grid.positions);
@@ -263,7 +242,11 @@ impl STDiT3 {
             }
         };
         tap.see(|| "final_tokens".into(), || tokens.clone());
-        Ok(self.unpatchify(&tokens, grid))
+        Ok(self.patches(grid).join(&tokens, grid.latent, self.config.out_channels()))
+    }
+
+    fn patches(&self, grid: &Grid) -> Patches {
+        Patches { size: self.config.patch_size, tokens: grid.tokens }
     }
 
     /// Shift, scale and gate for all blocks: a row a sample, or, with frames held fixed, a row a frame.
@@ -302,30 +285,6 @@ impl STDiT3 {
             tap.see(|| "t0".into(), || last_rows(&t, batch));
         }
         t
-    }
-
-    /// `[B, in, T, H, W]` → `[B, T·S, in·patch]`, zero padded to whole patches; numbers of a token ordered (channel, t, h, w).
-    fn patchify(&self, x: &Tensor, grid: &Grid) -> Tensor {
-        let [batch, channels, ..] = x.sizes::<5>();
-        let ([t, h, w], [pt, ph, pw]) = (grid.tokens, self.config.patch_size);
-        let padded = [batch, channels, t * pt, h * ph, w * pw];
-        let x = if x.dims() == padded { x.clone() } else { ops::window(x, &[0; 5], &padded) };
-        let split = x.reshape([batch, channels, t, pt, h, ph, w, pw]);
-        ops::permute(&split, &[0, 2, 4, 6, 1, 3, 5, 7]).reshape([batch, t * h * w, channels * pt * ph * pw])
-    }
-
-    /// `[B, T·S, patch·out]` → `[B, out, T, H, W]`; numbers of a token ordered (t, h, w, channel).
-    fn unpatchify(&self, x: &Tensor, grid: &Grid) -> Tensor {
-        let [batch, ..] = x.sizes::<3>();
-        let ([t, h, w], [pt, ph, pw], out) = (grid.tokens, self.config.patch_size, self.config.out_channels());
-        let whole = ops::permute(&x.reshape([batch, t, h, w, pt, ph, pw, out]), &[0, 7, 1, 4, 2, 5, 3, 6]);
-        let whole = whole.reshape([batch, out, t * pt, h * ph, w * pw]);
-        let [lt, lh, lw] = grid.latent;
-        if [t * pt, h * ph, w * pw] == grid.latent {
-            whole
-        } else {
-            ops::window(&whole, &[0; 5], &[batch, out, lt, lh, lw])
-        }
     }
 }
 
