@@ -1,12 +1,4 @@
 // x: f32, rows of any length; what is missing from the last eight is zero.
-// use matmul/eight
+// use matmul/x_ones
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 fn x1(first: u32, e: u32) -> f32 { return select(0.0, x[first + min(e, p.c - 1u)], e < p.c); }
-fn x8(place: u32, eight: u32) -> Eight {
-    let first = place * p.c;
-    let e = eight * 8u;
-    return Eight(
-        vec4<f32>(x1(first, e), x1(first, e + 1u), x1(first, e + 2u), x1(first, e + 3u)),
-        vec4<f32>(x1(first, e + 4u), x1(first, e + 5u), x1(first, e + 6u), x1(first, e + 7u)),
-    );
-}
