@@ -7,12 +7,13 @@ use residua::Error;
 use residua::cache::CacheSpec;
 use residua::media::{Frames, quality};
 use residua::pipeline::{Caption, OpenSora, Plan, Request, Sampled};
+use residua::tensor::sha256;
 use residua::text::prompt::Scores;
 use serde_json::{Value, json};
 
 use super::args::Generate;
 use super::exit::{Failure, Outcome, code};
-use super::output::{Target, check_files, sha256, slug, write_json};
+use super::output::{Target, check_files, slug, write_json};
 use super::recipe::Facts;
 use super::report::{self, Summary};
 use super::screen::{Screen, round, size};

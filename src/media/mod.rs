@@ -20,6 +20,7 @@
 
 mod boxes;
 mod color;
+mod flip;
 mod format;
 mod frames;
 mod gif;

@@ -3,6 +3,7 @@
 pub mod mask_strategy;
 mod open_sora;
 mod plan;
+mod record;
 mod request;
 pub mod sizes;
 mod texture;
