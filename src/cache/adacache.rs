@@ -133,6 +133,9 @@ pub struct Settings {
     pub distance: Distance,
     /// Motion regularization, if it is on.
     pub moreg: Option<MoReg>,
+    /// Steps at the beginning that are always computed, at least 1; released: 1, and the second because nothing has been
+    /// compared before it.
+    pub head: usize,
     /// Steps at the end that are always computed; released: 2.
     pub tail: usize,
     /// 0: residuals are reused as they were, as released. More: they are extrapolated by differences up to this order, as
@@ -149,6 +152,7 @@ impl Settings {
             layers: Layers::default(),
             distance: Distance::default(),
             moreg: None,
+            head: 1,
             tail: 2,
             order: 0,
         }
@@ -239,7 +243,8 @@ impl CachePolicy for AdaCache {
 
     fn decide(&mut self, at: &Evaluation) -> Decision {
         let step = at.index + 1;
-        if step == self.last + self.rate || at.first || step + self.settings.tail > at.count {
+        let forced = at.first || step <= self.settings.head || step + self.settings.tail > at.count;
+        if forced || step == self.last + self.rate {
             self.taylor.computed(at.index);
             Decision::Compute
         } else {
@@ -288,7 +293,8 @@ impl CachePolicy for AdaCache {
             };
             let factor = score + gradient.abs();
             let asked = mean * factor;
-            self.rate = self.settings.codebook.rate(asked);
+            // before the head has ended the next step is computed, whatever is measured
+            self.rate = if step < self.settings.head { 1 } else { self.settings.codebook.rate(asked) };
             rows.push(Row {
                 step,
                 site: change.site,
@@ -348,6 +354,19 @@ mod tests {
         computed(&mut policy, 30, |_| 0.0);
         assert_eq!(computed(&mut policy, 30, |_| 1.0).len(), 30);
         assert_eq!(computed(&mut policy, 30, |_| f64::NAN).len(), 30);
+    }
+
+    #[test]
+    fn both_ends_can_be_longer_or_shorter() {
+        let settings = |head, tail| Settings { head, tail, ..Settings::released(Codebook::fast()) };
+        let of = |head, tail| computed(&mut AdaCache::new(settings(head, tail)), 20, |_| 0.0);
+        assert_eq!(of(4, 1), [1, 2, 3, 4, 10, 16, 20]);
+        assert_eq!(of(1, 0), [1, 2, 8, 14, 20]);
+        assert_eq!(of(1, 4), [1, 2, 8, 14, 17, 18, 19, 20]);
+        // a distance is by the step, and in the head every step is one
+        let mut policy = AdaCache::new(settings(3, 2));
+        computed(&mut policy, 3, |_| 0.0);
+        assert_eq!(computed(&mut policy, 20, |step| if step == 3 { 0.2 } else { 0.0 })[..4], [1, 2, 3, 7]);
     }
 
     #[test]

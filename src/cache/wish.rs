@@ -62,6 +62,7 @@ impl Preset {
 pub(super) enum Source {
     Preset(Preset),
     Calibration(Box<Calibration>),
+    Settings(Box<Settings>),
 }
 
 /// [`super::AdaCache`] as asked for; what is `None` is as its source has it.
@@ -86,6 +87,8 @@ pub struct Wish {
     pub centre: Option<f64>,
     /// Weight of the change of the motion score.
     pub gradient: Option<f64>,
+    /// Steps at the beginning that are always computed.
+    pub head: Option<usize>,
     /// Steps at the end that are always computed.
     pub tail: Option<usize>,
     /// Order of the extrapolation.
@@ -117,9 +120,15 @@ impl Wish {
             window: None,
             centre: None,
             gradient: None,
+            head: None,
             tail: None,
             order: None,
         }
+    }
+
+    /// Just these settings.
+    pub fn of(settings: Settings) -> Self {
+        Self::plain(Source::Settings(Box::new(settings)))
     }
 
     /// Reads options; `calibration` takes the place of a preset.
@@ -129,7 +138,7 @@ impl Wish {
     pub(super) fn parse(options: &str, calibration: Option<Calibration>) -> Result<Self> {
         #[rustfmt::skip]
         let known = [
-            "preset", "codebook", "layers", "residual", "distance", "moreg", "strides", "window", "centre", "gradient", "tail", "order",
+            "preset", "codebook", "layers", "residual", "distance", "moreg", "strides", "window", "centre", "gradient", "head", "tail", "order",
         ];
         let o = Options::parse(options, &known)?;
         let preset = o.one_of("preset", &Preset::NAMES)?;
@@ -162,6 +171,7 @@ impl Wish {
             window: o.range("window", "a range of steps such as 4-26")?,
             centre: given("centre").then(|| o.number("centre", 1e-6..=1e6, 1.0)).transpose()?,
             gradient: given("gradient").then(|| o.number("gradient", 0.0..=1e6, 0.0)).transpose()?,
+            head: given("head").then(|| o.number("head", 1..=MOST, 1)).transpose()?,
             tail: given("tail").then(|| o.number("tail", 0..=MOST, 0)).transpose()?,
             order: given("order").then(|| o.number("order", 0..=MOST_ORDER, 0)).transpose()?,
             ..Self::plain(from)
@@ -173,6 +183,7 @@ impl Wish {
         let (base, motion) = match &self.from {
             Source::Preset(preset) => (Settings::released(preset.released(steps)), MoReg::released(steps)),
             Source::Calibration(made) => (made.settings.clone(), made.moreg.clone()),
+            Source::Settings(settings) => (Settings::clone(settings), MoReg::released(steps)),
         };
         let moreg = self.moreg.unwrap_or(base.moreg.is_some()).then(|| {
             let own = base.moreg.clone().unwrap_or(motion);
@@ -190,6 +201,7 @@ impl Wish {
             layers: self.layers.clone().unwrap_or(base.layers),
             distance: self.distance.unwrap_or(base.distance),
             moreg,
+            head: self.head.unwrap_or(base.head),
             tail: self.tail.unwrap_or(base.tail),
             order: self.order.unwrap_or(base.order),
         }
@@ -212,7 +224,7 @@ impl Wish {
     pub(crate) fn calibration(&self) -> Option<&Calibration> {
         match &self.from {
             Source::Calibration(made) => Some(made),
-            Source::Preset(_) => None,
+            Source::Preset(_) | Source::Settings(_) => None,
         }
     }
 
@@ -220,6 +232,7 @@ impl Wish {
     pub fn origin(&self) -> String {
         match &self.from {
             _ if self.codebook.is_some() => "codebook as given".into(),
+            Source::Settings(_) => "settings as given".into(),
             Source::Preset(_) => "released codebook".into(),
             Source::Calibration(made) => {
                 format!("calibrated on {} at {} steps", made.made_for.model, made.made_for.steps)

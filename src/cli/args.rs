@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use residua::gpu::{Class, DType, Prefs, Tune};
 
+use super::lab::args::{BenchCache, Calibrate};
+
 /// Text to video with diffusion transformers on any GPU.
 #[derive(Parser)]
 #[command(name = "residua", version, max_term_width = 110)]
@@ -25,9 +27,11 @@ pub enum Verb {
     Info(Info),
     /// List adapters with limits and features; the default is marked
     Devices(Devices),
-    /// Time this adapter
+    /// Time this adapter, or compare caches
     #[command(subcommand)]
     Bench(Bench),
+    /// Make the codebook of AdaCache for a model and a number of steps
+    Calibrate(Box<Calibrate>),
 }
 
 #[derive(Subcommand)]
@@ -38,6 +42,8 @@ pub enum Bench {
     Table(BenchTable),
     /// Time whole networks at their true sizes, with weights made on the device
     Model(BenchModel),
+    /// Compare caches: speed against closeness to the uncached video, over many prompts
+    Cache(Box<BenchCache>),
 }
 
 #[derive(Args)]

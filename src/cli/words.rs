@@ -61,7 +61,10 @@ fn prompt(input: &Input) -> Outcome<String> {
 }
 
 /// Height and width, as far as they are given.
-fn size(size: &Size, screen: &Screen) -> Outcome<(Option<usize>, Option<usize>)> {
+///
+/// # Errors
+/// A resolution or an aspect ratio that is unknown.
+pub fn size(size: &Size, screen: &Screen) -> Outcome<(Option<usize>, Option<usize>)> {
     if let Some([height, width]) = size.image_size.as_deref() {
         return Ok((Some(*height), Some(*width)));
     }

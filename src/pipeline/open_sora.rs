@@ -44,8 +44,10 @@ pub struct Sampled {
     pub steps: Vec<Step>,
     /// Name and settings of the cache.
     pub cache: String,
-    /// The most bytes the cache held on the device between steps.
+    /// The most bytes the cache held on the device between steps …
     pub cache_bytes: u64,
+    /// … and the most its policy said it would.
+    pub cache_planned: u64,
 }
 
 /// A finished video.
@@ -310,7 +312,13 @@ impl OpenSora {
             noise: &mut |_| Vec::new(), // only drawn for given frames
         };
         let (latents, steps) = sampler::sample(denoiser, start, steps, cache, &mut |step, _| seen(step)).await?;
-        Ok(Sampled { latents, steps, cache: cache.describe(), cache_bytes: cache.bytes() })
+        Ok(Sampled {
+            latents,
+            steps,
+            cache: cache.describe(),
+            cache_bytes: cache.bytes(),
+            cache_planned: cache.planned_bytes(),
+        })
     }
 
     /// Floating point operations of all blocks at one computed step of the plan's run, and their residual branches.

@@ -16,8 +16,8 @@ pub enum Goal {
 /// How it is looked for.
 #[derive(Clone, Debug)]
 pub struct Search {
-    /// Everything but the codebook.
-    pub settings: Settings,
+    /// Everything but the codebook; of several, the one that does best.
+    pub variants: Vec<Settings>,
     /// The largest rate.
     pub most: usize,
     /// Starts of the descent; the same seed finds the same.
@@ -41,7 +41,7 @@ pub struct Found {
 const GRID: usize = 48;
 
 /// Finds a codebook over some recordings: rates from `most` down to 1, a threshold for each, moved one at a time until none
-/// improves, from several starts.
+/// improves, from several starts, for each of the variants.
 ///
 /// # Errors
 /// [`Error::Request`] if there is nothing to learn from, or the settings do not fit.
@@ -64,10 +64,31 @@ pub fn search(recordings: &[Recording], search: &Search, goal: Goal) -> Result<F
     grid.push(rounded(2.0 * seen[seen.len() - 1]));
     grid.dedup();
 
-    let mut random = search.seed;
+    let mut best: Option<(f64, Settings)> = None;
+    for variant in &search.variants {
+        let (cost, settings) = descend(recordings, search, variant, &grid, goal)?;
+        if best.as_ref().is_none_or(|(least, _)| cost < *least) {
+            best = Some((cost, settings));
+        }
+    }
+    match best {
+        Some((_, settings)) => found(recordings, settings),
+        None => Err(Error::request("calibration", "has no settings to choose from")),
+    }
+}
+
+/// The best codebook of one variant, with its cost.
+fn descend(
+    recordings: &[Recording],
+    search: &Search,
+    variant: &Settings,
+    grid: &[f64],
+    goal: Goal,
+) -> Result<(f64, Settings)> {
+    let (levels, mut random) = (search.most - 1, search.seed);
+    let of = |places: &[usize]| Settings { codebook: codebook(search.most, grid, places), ..variant.clone() };
     let mut best: Option<(f64, Vec<usize>)> = None;
     for start in 0..search.starts.max(1) {
-        let levels = search.most - 1;
         let mut places: Vec<usize> = (0..levels)
             .map(|level| {
                 random = super::mixed(random);
@@ -76,7 +97,7 @@ pub fn search(recordings: &[Recording], search: &Search, goal: Goal) -> Result<F
             })
             .collect();
         places.sort_unstable();
-        let mut cost = cost(recordings, &settings(search, &grid, &places), goal)?;
+        let mut cost = cost(recordings, &of(&places), goal)?;
         let mut moved = true;
         while moved {
             moved = false;
@@ -85,7 +106,7 @@ pub fn search(recordings: &[Recording], search: &Search, goal: Goal) -> Result<F
                 let high = places.get(level + 1).copied().unwrap_or(grid.len() - 1);
                 for place in low..=high {
                     let own = std::mem::replace(&mut places[level], place);
-                    let other = self::cost(recordings, &settings(search, &grid, &places), goal)?;
+                    let other = self::cost(recordings, &of(&places), goal)?;
                     if other < cost {
                         (cost, moved) = (other, true);
                     } else {
@@ -98,8 +119,8 @@ pub fn search(recordings: &[Recording], search: &Search, goal: Goal) -> Result<F
             best = Some((cost, places));
         }
     }
-    let places = best.map(|(_, places)| places).unwrap_or_default();
-    found(recordings, settings(search, &grid, &places))
+    let (cost, places) = best.unwrap_or_default();
+    Ok((cost, of(&places)))
 }
 
 /// How settings would do on the mean of some recordings.
@@ -128,21 +149,67 @@ fn cost(recordings: &[Recording], settings: &Settings, goal: Goal) -> Result<f64
 
 /// The codebook whose thresholds stand at these places: of the largest rate first. Rates that no distance can have are left
 /// out.
-fn settings(search: &Search, grid: &[f64], places: &[usize]) -> Settings {
+fn codebook(most: usize, grid: &[f64], places: &[usize]) -> Codebook {
     let mut pairs: Vec<(f64, usize)> = Vec::new();
     for (level, &place) in places.iter().enumerate() {
-        let (threshold, rate) = (grid[place], search.most - level);
+        let (threshold, rate) = (grid[place], most - level);
         if threshold > pairs.last().map_or(0.0, |(t, _)| *t) {
             pairs.push((threshold, rate));
         }
     }
     let above = pairs.last().map_or(1.0, |(t, _)| (2.0 * t).max(1.0));
     pairs.push((above, 1));
-    let codebook = Codebook::new(pairs).expect("thresholds of a grid ascend");
-    Settings { codebook, ..search.settings.clone() }
+    Codebook::new(pairs).expect("thresholds of a grid ascend")
 }
 
 /// To three digits: more would speak of this run alone.
 fn rounded(value: f64) -> f64 {
     format!("{value:.2e}").parse().unwrap_or(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::even;
+    use super::*;
+
+    fn search_for(recordings: &[Recording], variants: Vec<Settings>, goal: Goal) -> Found {
+        search(recordings, &Search { variants, most: 6, starts: 4, seed: 1 }, goal).unwrap()
+    }
+
+    /// Changes fast at first, then slowly.
+    fn falling(steps: usize) -> Recording {
+        even(steps, 12, |i| 0.3 / (1.0 + i as f64))
+    }
+
+    #[test]
+    fn a_bound_on_work_is_kept_and_more_work_loses_less() {
+        let recordings = [falling(30), even(30, 12, |i| 0.2 / (1.0 + i as f64))];
+        let released = || vec![Settings::released(Codebook::fast())];
+        let few = search_for(&recordings, released(), Goal::Share(0.34));
+        let many = search_for(&recordings, released(), Goal::Share(0.6));
+        assert!(few.share <= 0.34 && many.share <= 0.6, "{few:?} {many:?}");
+        assert!(many.ln_error < few.ln_error - 0.2, "{few:?} {many:?}");
+        // no worse than the released codebook at the work that one does
+        let by_hand = found(&recordings, Settings::released(Codebook::fast())).unwrap();
+        let own = search_for(&recordings, released(), Goal::Share(by_hand.share));
+        assert!(own.ln_error <= by_hand.ln_error + 1e-9, "{own:?} {by_hand:?}");
+    }
+
+    #[test]
+    fn a_bound_on_error_is_kept_with_little_work() {
+        let recordings = [falling(30)];
+        let goal = found(&recordings, Settings::released(Codebook::slow())).unwrap();
+        let own = search_for(&recordings, vec![Settings::released(Codebook::fast())], Goal::LnError(goal.ln_error));
+        assert!(own.ln_error <= goal.ln_error && own.share <= goal.share, "{own:?} {goal:?}");
+    }
+
+    #[test]
+    fn the_best_variant_is_taken() {
+        // its first steps differ most: a head pays
+        let recordings = [even(30, 12, |i| if i < 5 { 0.5 } else { 0.01 })];
+        let variants = [1, 5].map(|head| Settings { head, tail: 1, ..Settings::released(Codebook::fast()) });
+        assert_eq!(search_for(&recordings, variants.to_vec(), Goal::Share(0.4)).settings.head, 5);
+        let search = Search { variants: vec![], most: 6, starts: 1, seed: 1 };
+        assert!(super::search(&recordings, &search, Goal::Share(0.5)).is_err());
+    }
 }
