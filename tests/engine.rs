@@ -7,6 +7,8 @@ mod cache;
 mod checkpoints;
 #[path = "engine/device.rs"]
 mod device;
+#[path = "engine/measures.rs"]
+mod measures;
 #[path = "engine/traps.rs"]
 mod traps;
 #[path = "engine/tune.rs"]

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::words::{Options, unknown};
 use super::{
-    AdaCache, CachePolicy, Calibration, DeltaDit, FbCache, Fixed, MagCache, Pab, Phase, TGate, TaylorSeer, TeaCache,
-    Wish,
+    AdaCache, CachePolicy, Calibration, DeltaDit, FbCache, Fixed, MagCache, Pab, Phase, Settings, TGate, TaylorSeer,
+    TeaCache, Wish,
 };
 use crate::error::{Error, Result};
 
@@ -86,6 +86,23 @@ impl std::str::FromStr for CacheSpec {
 }
 
 impl CacheSpec {
+    /// Where its settings come from, for people; `None` when off.
+    pub fn origin(&self) -> Option<String> {
+        match self {
+            CacheSpec::Off => None,
+            CacheSpec::AdaCache(wish) => Some(wish.origin()),
+            _ => Some("as published or given".into()),
+        }
+    }
+
+    /// What AdaCache goes by in a run of so many steps; `None` of other policies.
+    pub fn settings(&self, steps: usize) -> Option<Settings> {
+        match self {
+            CacheSpec::AdaCache(wish) => Some(wish.settings(steps)),
+            _ => None,
+        }
+    }
+
     /// The policy for a run of `steps`; `None` when off.
     pub fn build(&self, steps: usize) -> Option<Box<dyn CachePolicy>> {
         Some(match self {

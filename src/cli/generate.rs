@@ -99,6 +99,9 @@ impl<'a> Job<'a> {
             "{}  {width}x{height} x {} frames ({seconds:.1} s), {steps} steps, cfg {}, seed {}, cache {cache}",
             self.model, plan.frames, plan.guidance, plan.seed
         ));
+        if let Some((origin, bytes)) = plan.cache.origin().zip(self.sora.cache_bytes(plan).ok()) {
+            screen.say(format!("cache   {origin}, up to {}", size(bytes)));
+        }
         let gpu = self.sora.gpu();
         let adapter = model::adapter(gpu);
         screen.say(format!(
@@ -254,17 +257,19 @@ impl<'a> Job<'a> {
         let (plain, _) =
             decode::frames(&self.sora, latents, twin.frames, fps, self.screen, self.stop, "uncached").await?;
         let psnr = quality::psnr(&plain.rgb, &frames.rgb);
-        let ssim = quality::ssim(&plain, frames);
+        let (ssim, flip) = (quality::ssim(&plain, frames), quality::flip(&plain, frames));
         let (worst, _) = quality::worst_frame(&quality::psnr_frames(&plain, frames)).unwrap_or_default();
         // JSON has no infinity: equal videos have no PSNR there
         self.screen.event(
             "verify",
             json!({
                 "equal": plain.rgb == frames.rgb, "psnr": psnr.is_finite().then_some(psnr), "ssim": ssim,
-                "worst_frame": worst
+                "flip": flip, "worst_frame": worst
             }),
         );
-        self.screen.say(format!("vs uncached, same seed: PSNR {psnr:.1} dB, SSIM {ssim:.3}, worst frame {worst}"));
+        self.screen.say(format!(
+            "vs uncached, same seed: PSNR {psnr:.1} dB, SSIM {ssim:.3}, FLIP {flip:.3}, worst frame {worst}"
+        ));
         Ok(())
     }
 }

@@ -46,7 +46,7 @@ impl Facts<'_> {
             "latents_in": self.latents_in,
             "cache": {
                 "asked": self.cache, "policy": cache.policy, "computed": cache.computed, "skipped": cache.skipped,
-                "work": round(cache.work)
+                "work": round(cache.work), "settings": plan.cache.settings(plan.timesteps.len())
             },
             "adapter": model::adapter(gpu),
         })

@@ -214,6 +214,14 @@ impl OpenSora {
         self.begun(policy.map_or_else(ResidualCache::off, ResidualCache::new), plan)
     }
 
+    /// The most bytes the plan's cache will hold on the device between steps.
+    ///
+    /// # Errors
+    /// If it does not fit the run.
+    pub fn cache_bytes(&self, plan: &Plan) -> Result<u64> {
+        Ok(self.cache_for(plan)?.planned_bytes())
+    }
+
     /// The cache at the beginning of the plan's run.
     pub(super) fn begun(&self, mut cache: ResidualCache, plan: &Plan) -> Result<ResidualCache> {
         cache.begin(self.run_of(plan))?;

@@ -25,7 +25,6 @@ const LISTS: &str = "prompts";
 /// A model that is loaded, and what it is asked for.
 pub struct Lab<'a> {
     pub sora: OpenSora,
-    pub folder: PathBuf,
     net: STDiT3,
     stop: &'a Stop,
     request: Request,
@@ -64,7 +63,7 @@ impl<'a> Lab<'a> {
             sora.plan(&Request { cache: policy.clone(), ..request.clone() })?;
         }
         let net = sora.load_transformer()?;
-        Ok(Self { sora, folder, net, stop, request })
+        Ok(Self { sora, net, stop, request })
     }
 
     /// The plan of a job under a policy.

@@ -53,7 +53,7 @@ pub struct Record {
     /// The most the cache held, and the most it said it would.
     pub cache_bytes: u64,
     pub planned_bytes: u64,
-    /// Mean over neighbouring frames of the mean difference of their bytes, 0 to 255.
+    /// Of the uncached frames: how much neighbours differ, in hundredths of how much pixels differ from their frame's mean.
     pub motion: f64,
     /// Against the uncached frames of the same prompt and seed; none of the uncached run itself.
     pub quality: Option<Quality>,
@@ -124,15 +124,5 @@ impl Record {
     /// Share of the blocks' operations that were done.
     pub fn work(&self) -> f64 {
         self.steps.iter().map(|s| s.work).sum::<f64>() / self.steps.len().max(1) as f64
-    }
-
-    /// The steps in order, `#` computed, `.` reused, `+` computed in part.
-    pub fn strip(&self) -> String {
-        let mark = |step: &Line| match step.work {
-            0.0 => '.',
-            w if w < 1.0 => '+',
-            _ => '#',
-        };
-        self.steps.iter().map(mark).collect()
     }
 }

@@ -59,7 +59,7 @@ pub struct Group {
     pub computed: f64,
     pub low: f64,
     pub high: f64,
-    /// Mean motion of the uncached frames, 0 to 255.
+    /// Mean motion of the uncached frames, as [`Record::motion`].
     pub motion: f64,
     /// Mean PSNR in dB, if it is not the uncached one.
     pub psnr: Option<f64>,
@@ -71,7 +71,7 @@ pub struct Results {
     pub head: Head,
     /// In the order in which policies first ran; the uncached one first.
     pub policies: Vec<Summary>,
-    /// By policy, then group; empty if prompts have none.
+    /// By policy, then group, of AdaCache and of policies that compute more for some prompts than for others; empty if prompts have none.
     pub groups: Vec<Group>,
 }
 
@@ -91,10 +91,18 @@ impl Results {
         let mut policies: Vec<Summary> = names.iter().map(|name| summary(head, &of(name))).collect();
         let places: Vec<(f64, f64)> = policies.iter().map(place).collect();
         for (policy, &own) in policies.iter_mut().zip(&places) {
-            policy.front = !places.iter().any(|&other| beats(other, own));
+            policy.front = own.0.is_finite() && !own.1.is_nan() && !places.iter().any(|&other| beats(other, own));
         }
         let grouped = names.iter().flat_map(|name| kinds.iter().map(move |kind| (*name, *kind)));
-        let groups = grouped.filter_map(|(name, kind)| group(kind, &of(name))).collect();
+        // a schedule that is the same for all says nothing about content; of AdaCache that would be worth knowing
+        let groups: Vec<Group> = grouped.filter_map(|(name, kind)| group(kind, &of(name))).collect();
+        let adapts = |name: &str| {
+            let mut own = records.iter().filter(|r| r.policy == name).map(Record::computed);
+            let first = own.next();
+            let adaptive = records.iter().any(|r| r.policy == name && r.name.starts_with("adacache"));
+            adaptive || own.any(|count| Some(count) != first)
+        };
+        let groups = groups.into_iter().filter(|g| adapts(&g.policy)).collect();
         Self { head: head.clone(), policies, groups }
     }
 }
@@ -115,7 +123,8 @@ fn summary(head: &Head, runs: &[&Record]) -> Summary {
     let qualities: Vec<_> = runs.iter().filter_map(|r| Some((r.quality?, &r.prompt))).collect();
     let quality = (!qualities.is_empty()).then(|| {
         let psnr: Vec<f64> = qualities.iter().map(|(q, _)| q.psnr).collect();
-        let (psnr_low, psnr_high) = confidence(&psnr);
+        let (psnr_low, psnr_high) =
+            confidence(&by_prompt(qualities.iter().map(|(q, prompt)| (prompt.as_str(), q.psnr))));
         let of = |value: &dyn Fn(&super::record::Quality) -> f64| {
             mean(&qualities.iter().map(|(q, _)| value(q)).collect::<Vec<_>>())
         };
@@ -158,7 +167,7 @@ fn group(kind: &str, runs: &[&Record]) -> Option<Group> {
     let own: Vec<&&Record> = runs.iter().filter(|r| r.group.as_deref() == Some(kind)).collect();
     let computed: Vec<f64> = own.iter().map(|r| r.computed() as f64).collect();
     let psnr: Vec<f64> = own.iter().filter_map(|r| r.quality.map(|q| q.psnr)).collect();
-    let (low, high) = confidence(&computed);
+    let (low, high) = confidence(&by_prompt(own.iter().map(|r| (r.prompt.as_str(), r.computed() as f64))));
     Some(Group {
         group: kind.into(),
         policy: own.first()?.policy.clone(),
@@ -188,6 +197,13 @@ pub fn quantile(values: &[f64], q: f64) -> f64 {
     let below = sorted.get(place as usize).copied().unwrap_or(f64::NAN);
     let above = sorted.get(place.ceil() as usize).copied().unwrap_or(below);
     below + (above - below) * place.fract()
+}
+
+/// Values of one prompt are one: its seeds are not as far apart as prompts are.
+fn by_prompt<'a>(values: impl Iterator<Item = (&'a str, f64)>) -> Vec<f64> {
+    let mut prompts: std::collections::BTreeMap<&str, Vec<f64>> = std::collections::BTreeMap::new();
+    values.for_each(|(prompt, value)| prompts.entry(prompt).or_default().push(value));
+    prompts.values().map(|own| mean(own)).collect()
 }
 
 /// 95 % confidence interval of a mean: the percentiles of the means of 2000 samples drawn with replacement, always the same.
