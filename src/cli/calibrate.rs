@@ -90,7 +90,9 @@ async fn work(args: &Calibrate, screen: &Screen, stop: &Stop) -> Outcome {
     let confirmed = confirm.trial(&best.settings).await?;
     screen.say(format!("held out   {}", confirmed.line(steps)));
     let mut others = Vec::new();
-    for preset in ["released-fast", "released-slow"] {
+    for preset in
+        if steps > MANY_STEPS { ["released-100", "released-fast"] } else { ["released-fast", "released-slow"] }
+    {
         let CacheSpec::AdaCache(wish) = format!("adacache:preset={preset}").parse()? else { continue };
         let trial = confirm.trial(&wish.settings(steps)).await?;
         screen.say(format!("beside it  {}  ({preset})", trial.line(steps)));

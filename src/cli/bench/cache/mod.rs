@@ -29,11 +29,12 @@ use crate::cli::{bench, model};
 const UNCACHED: &str = "off";
 
 /// Where nobody says otherwise: the model's presets, the released ones, and the others at one or two settings each.
-const POLICIES: [&str; 20] = [
+const POLICIES: [&str; 21] = [
     "adacache:preset=fast",
     "adacache:preset=fast,moreg=on",
     "adacache:preset=slow",
     "adacache:preset=released-fast",
+    "adacache:preset=released-fast,moreg=on",
     "adacache:preset=released-slow",
     "static:every=2",
     "static:every=3",
