@@ -7,7 +7,7 @@ use residua::Error;
 use residua::tensor::{Checkpoint, DType, Weights};
 
 use super::checkpoints::{complaint, folder, gpu};
-use crate::torch_file::{self, Code, Stored, state_dict};
+use crate::torch_file::{self, Code, Sizes, Stored, state_dict};
 
 fn floats(numbers: impl IntoIterator<Item = f32>) -> Vec<u8> {
     numbers.into_iter().flat_map(f32::to_le_bytes).collect()
@@ -94,8 +94,8 @@ fn views_come_out_row_by_row() {
         assert_eq!(numbers(&checkpoint, "a"), expected, "{what}");
         let entry = checkpoint.entry("a").unwrap();
         assert_eq!(*entry.bytes(), floats(expected.iter().copied()), "{what}");
-        for i in 0..expected.len() {
-            assert_eq!(entry.widen(i..i + 1).unwrap(), [expected[i]], "{what}, number {i}");
+        for (i, &number) in expected.iter().enumerate() {
+            assert_eq!(entry.widen(i..i + 1).unwrap(), [number], "{what}, number {i}");
         }
     }
     // halves go to the device by their bytes
@@ -106,6 +106,45 @@ fn views_come_out_row_by_row() {
     let matrix = w.matrix("a", [2, 3]).unwrap();
     assert_eq!(matrix.dtype(), DType::F16);
     assert_eq!(matrix.read_blocking().unwrap(), [0.0, 2.0, 4.0, 1.0, 3.0, 5.0]);
+}
+
+/// Files that torch itself wrote.
+#[test]
+fn files_of_torch() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/torch");
+    for file in ["state_dict.bin", "wrapped_protocol_5.pt"] {
+        let checkpoint = Checkpoint::open(&golden.join(file)).unwrap();
+        assert_eq!(checkpoint.names().count(), 10, "{file}");
+        let expect = |name: &str, shape: &[usize], expected: &[f32]| {
+            assert_eq!((checkpoint.entry(name).unwrap().shape, &numbers(&checkpoint, name)[..]), (shape, expected));
+        };
+        let a: Vec<f32> = (0..12).map(|n| n as f32).collect();
+        expect("weight", &[3, 4], &a);
+        expect("half", &[3, 4], &a);
+        expect("brain", &[3, 4], &a.iter().map(|n| n - 6.0).collect::<Vec<_>>());
+        expect("turned", &[4, 3], &[0.0, 4.0, 8.0, 1.0, 5.0, 9.0, 2.0, 6.0, 10.0, 3.0, 7.0, 11.0]);
+        expect("rows", &[2, 4], &a[4..]);
+        expect("columns", &[3, 2], &[1.0, 2.0, 5.0, 6.0, 9.0, 10.0]);
+        expect("bias", &[3], &[0.5, -1.0, 2.0]);
+        expect("parameter", &[4], &a[..4]);
+        expect("scalar", &[], &[2.5]);
+        assert_eq!(*checkpoint.entry("count").unwrap().bytes(), 7u64.to_le_bytes());
+    }
+}
+
+#[test]
+fn sizes_in_every_place() {
+    let tensors = [Stored::dense("a", "Float", 0, &[24])];
+    for sizes in [Sizes::Behind, Sizes::Wide, Sizes::InFront] {
+        let members = torch_file::members(&state_dict(2, &tensors), &[("0".into(), counted(24))]);
+        let file = torch_file::zip_as(sizes, &members);
+        assert_eq!(numbers(&open(file.clone()).unwrap(), "a")[23], 23.0);
+        // without the wider end of the directory, and with a remark behind it
+        let end = file.len() - 22;
+        let mut plain = [&file[..end - 76], &file[end..], b"by hand"].concat();
+        plain[end - 76 + 20] = 7;
+        assert_eq!(numbers(&open(plain).unwrap(), "a")[23], 23.0);
+    }
 }
 
 /// What training programs wrap around a state dict.

@@ -157,21 +157,46 @@ pub fn state_dict(protocol: u8, tensors: &[Stored]) -> Vec<u8> {
 
 /// The file around a pickle.
 pub fn file(pickle: &[u8], storages: &[(String, Vec<u8>)]) -> Vec<u8> {
+    zip(&members(pickle, storages))
+}
+
+/// What is in such a file.
+pub fn members(pickle: &[u8], storages: &[(String, Vec<u8>)]) -> Vec<(String, Vec<u8>)> {
     let mut members = vec![("archive/data.pkl".to_string(), pickle.to_vec())];
     members.push(("archive/byteorder".into(), b"little".to_vec()));
     members.extend(storages.iter().map(|(key, bytes)| (format!("archive/data/{key}"), bytes.clone())));
     members.push(("archive/version".into(), b"3\n".to_vec()));
-    zip(&members)
+    members
 }
 
-/// A zip archive as torch writes it: stored, aligned, sizes behind the data, a zip64 end.
+/// How the sizes of members are written.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Sizes {
+    /// As torch does: behind the data.
+    Behind,
+    /// As torch does from 4 GiB on: in 64 bits.
+    Wide,
+    /// As other writers of archives do: in front.
+    InFront,
+}
+
+/// A zip archive as torch writes it: stored, aligned, a zip64 end.
 pub fn zip(members: &[(String, Vec<u8>)]) -> Vec<u8> {
+    zip_as(Sizes::Behind, members)
+}
+
+/// A zip archive with its sizes written in some way.
+pub fn zip_as(sizes: Sizes, members: &[(String, Vec<u8>)]) -> Vec<u8> {
     let (mut out, mut rows) = (Vec::new(), Vec::new());
     for (name, bytes) in members {
-        let (at, crc, size) = (out.len(), crc32fast::hash(bytes), bytes.len() as u32);
+        let (at, crc, size) = (out.len(), crc32fast::hash(bytes).to_le_bytes(), bytes.len() as u64);
+        let narrow = (size as u32).to_le_bytes();
+        let told = [&crc[..], &narrow, &narrow].concat();
+        let flags = if sizes == Sizes::InFront { [0, 8, 0, 0] } else { [8, 8, 0, 0] };
         let start = at + 30 + name.len() + 4;
         let padding = start.next_multiple_of(64) - start;
-        out.extend(b"PK\x03\x04\0\0\x08\x08\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
+        out.extend([b"PK\x03\x04\0\0", &flags[..], &[0; 4]].concat());
+        out.extend(if sizes == Sizes::InFront { &told[..] } else { &[0; 12] });
         out.extend((name.len() as u16).to_le_bytes());
         out.extend((padding as u16 + 4).to_le_bytes());
         out.extend(name.as_bytes());
@@ -179,15 +204,23 @@ pub fn zip(members: &[(String, Vec<u8>)]) -> Vec<u8> {
         out.extend((padding as u16).to_le_bytes());
         out.extend(std::iter::repeat_n(b'Z', padding));
         out.extend(bytes);
-        out.extend(b"PK\x07\x08");
-        [crc, size, size].iter().for_each(|n| out.extend(n.to_le_bytes()));
+        let wide = [size.to_le_bytes(), size.to_le_bytes()].concat();
+        match sizes {
+            Sizes::Behind => out.extend([b"PK\x07\x08", &told[..]].concat()),
+            Sizes::Wide => out.extend([b"PK\x07\x08", &crc[..], &wide].concat()),
+            Sizes::InFront => {}
+        }
 
-        rows.extend(b"PK\x01\x02\0\0\0\0\x08\x08\0\0\0\0\0\0");
-        [crc, size, size].iter().for_each(|n| rows.extend(n.to_le_bytes()));
-        rows.extend((name.len() as u32).to_le_bytes());
+        rows.extend([b"PK\x01\x02\0\0\0\0", &flags[..], &[0; 4]].concat());
+        rows.extend(if sizes == Sizes::Wide { [&crc[..], &[0xff; 8]].concat() } else { told });
+        rows.extend((name.len() as u16).to_le_bytes());
+        rows.extend(if sizes == Sizes::Wide { [28, 0] } else { [0, 0] });
         rows.extend([0; 10]);
-        rows.extend((at as u32).to_le_bytes());
+        rows.extend(if sizes == Sizes::Wide { [0xff; 4] } else { (at as u32).to_le_bytes() });
         rows.extend(name.as_bytes());
+        if sizes == Sizes::Wide {
+            rows.extend([&[1, 0, 24, 0], &wide[..], &(at as u64).to_le_bytes()].concat());
+        }
     }
     let (start, count) = (out.len() as u64, members.len() as u64);
     out.extend(&rows);
