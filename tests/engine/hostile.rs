@@ -183,6 +183,9 @@ fn tensors_stay_in_their_storage() {
             }
         }
     }
+    for name in ["a\u{1b}[2J".to_string(), "a".repeat(1025)] {
+        refused("a strange name", pickled(&state_dict(2, &[Stored { name, ..a.clone() }])), &["1024 plain characters"]);
+    }
     let twice = pickled(&state_dict(2, &[a.clone(), a.clone()]));
     assert_eq!(refused("the same name twice", twice, &["twice"]).as_deref(), Some("a"));
     let conjugate = code(|c| {
@@ -241,6 +244,7 @@ fn archives_agree_with_themselves() {
         ("the same bytes twice", row("archive/version", 42, &(start(data) as u32).to_le_bytes()), &["name"]),
         ("a name past the end", row("archive/version", 28, &[0xff, 0xff]), &["cut off"]),
         ("no text", row(data, 46, &[0xff]), &["UTF-8"]),
+        ("a name that speaks to terminals", row(data, 46, &[0x1b]), &["plain"]),
         ("fewer rows", patch(end64 + 24, &[5, 0, 0, 0, 0, 0, 0, 0, 5]), &["disagree"]),
         ("more members than fit", patch(end64 + 24, &[0xff; 16]), &["disagree"]),
         ("a directory elsewhere", patch(end64 + 48, &[1]), &["disagree"]),
@@ -274,6 +278,7 @@ fn archives_agree_with_themselves() {
     );
     let order = [("a/data.pkl".to_string(), vec![]), ("a/byteorder".into(), b"big".to_vec())];
     refused("the other byte order", torch_file::zip(&order), &["`big`", "`little`"]);
+    refused("a long name", torch_file::zip(&[("a".repeat(513), vec![])]), &["513 bytes", "512"]);
     refused("a large directory", directory_of(300_000), &["300000 zip members", "200000"]);
 }
 

@@ -74,7 +74,7 @@ pub(super) fn choose(folder: &Path) -> Result<Choice> {
 /// Names for a message.
 fn list<'a>(paths: impl ExactSizeIterator<Item = &'a PathBuf>) -> String {
     let more = paths.len().saturating_sub(NAMED);
-    let named = paths.take(NAMED).filter_map(|p| p.file_name()).map(|n| n.to_string_lossy().into_owned());
+    let named = paths.take(NAMED).filter_map(|p| p.file_name()).map(|n| n.to_string_lossy().escape_debug().to_string());
     let named = named.collect::<Vec<_>>().join(", ");
     if more == 0 { named } else { format!("{named} and {more} more") }
 }
@@ -106,7 +106,7 @@ pub(super) fn read_index(index: &Path) -> Result<HashMap<String, String>> {
     for name in shards {
         let mut parts = Path::new(name).components();
         let plain = matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(_)), None));
-        if !plain || name.contains(['/', '\\', '\0']) {
+        if !plain || name.contains(|c: char| c == '/' || c == '\\' || c.is_control()) {
             let problem =
                 format!("points to `{}`, which is outside its folder; shards lie beside it", name.escape_debug());
             return Err(wrong(problem));

@@ -15,6 +15,9 @@ use safetensors::Dtype;
 
 use crate::error::{Error, Result};
 
+/// Longest name of a tensor, in bytes: names end up in messages.
+const NAME: usize = 1024;
+
 /// The weights of one part of a model: one file of safetensors or of torch, or shards joined by an index.
 ///
 /// What is in a file decides how it is read, not its name. Of a torch file (`.bin`, `.pt`, `.pth`, in the zip format
@@ -158,6 +161,12 @@ impl Checkpoint {
     fn add(&mut self, path: PathBuf, bytes: Bytes) -> Result<()> {
         let read = if torch::is_ours(&bytes) { torch::read } else { safe::read };
         for (name, layout) in read(&bytes).map_err(|fault| fault.at(&path))? {
+            if name.len() > NAME || name.contains(char::is_control) {
+                let name: String = name.chars().take(64).collect();
+                let problem =
+                    format!("has a tensor named `{}…`, expected {NAME} plain characters at most", name.escape_debug());
+                return Err(Error::checkpoint(path, problem));
+            }
             if let Some(twin) = self.entries.get(&name) {
                 let other = &self.files[twin.file].0;
                 let problem = format!("is in `{}` too, and which is meant cannot be told; remove one", other.display());

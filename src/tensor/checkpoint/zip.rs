@@ -9,6 +9,8 @@ use std::ops::Range;
 
 /// Most members of an archive: some hundred times what published checkpoints have.
 const MEMBERS: u64 = 200_000;
+/// Longest name of a member, in bytes.
+const NAME: usize = 512;
 /// Most bytes of its directory.
 const DIRECTORY: u64 = 64 << 20;
 
@@ -169,8 +171,12 @@ fn row(file: &[u8], at: usize) -> Result<(Row<'_>, usize), String> {
     if next > file.len() {
         return Err(format!("has a zip directory that is cut off within a name; {AGAIN}"));
     }
-    let name = std::str::from_utf8(&file[at + 46..extra_at])
-        .map_err(|_| format!("has a zip member whose name is no UTF-8; {AGAIN}"))?;
+    // (a name ends up in messages)
+    let name = std::str::from_utf8(&file[at + 46..extra_at]).ok().filter(|n| !n.contains(char::is_control));
+    let name = name.ok_or_else(|| format!("has a zip member whose name is no plain UTF-8; {AGAIN}"))?;
+    if name_size > NAME {
+        return Err(format!("has a zip member whose name is {name_size} bytes long, expected {NAME} at most; {AGAIN}"));
+    }
     if flags & ENCRYPTED != 0 {
         return Err(format!("has the encrypted zip member `{name}`; decrypt it first"));
     }
