@@ -352,6 +352,24 @@ fn headers_stay_small() {
     assert!(message.contains("no shards"), "{message}");
 }
 
+/// What is in a file is told in part, and never as it stands.
+#[test]
+fn messages_stay_short() {
+    let long = "\\u001b[2J".to_string() + &"x".repeat(100_000);
+    refused("a header that is a text", with_header(&format!(r#"{{"a":"{long}"}}"#), 0), &["safetensors"]);
+    for index in [
+        format!(r#"{{"weight_map":"{long}"}}"#),
+        format!(r#"{{"weight_map":{{"{long}":"a.bin"}}}}"#),
+        format!(r#"{{"weight_map":{{"a":"../{long}"}}}}"#),
+    ] {
+        let shard = pickled(&state_dict(2, &[Stored::dense("a", "Float", 0, &[24])]));
+        let dir = folder(&[("pytorch_model.bin.index.json", index.as_bytes()), ("a.bin", &shard)]);
+        let (tensor, message) = complaint(Checkpoint::open(dir.path()));
+        assert!(message.len() < 900 && !message.contains('\u{1b}'), "{message}");
+        assert!(tensor.is_none_or(|name| name.len() < 900));
+    }
+}
+
 /// A pipe in the place of a shard would be waited for.
 #[cfg(unix)]
 #[test]

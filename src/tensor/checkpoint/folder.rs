@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::Checkpoint;
+use super::{Checkpoint, told};
 use crate::error::{Error, Result};
 
 /// File names of the hubs' layouts: what may be read in place before what comes in a pickle, single files before shards.
@@ -74,7 +74,7 @@ pub(super) fn choose(folder: &Path) -> Result<Choice> {
 /// Names for a message.
 fn list<'a>(paths: impl ExactSizeIterator<Item = &'a PathBuf>) -> String {
     let more = paths.len().saturating_sub(NAMED);
-    let named = paths.take(NAMED).filter_map(|p| p.file_name()).map(|n| n.to_string_lossy().escape_debug().to_string());
+    let named = paths.take(NAMED).filter_map(|p| p.file_name()).map(|n| told(n.to_string_lossy()));
     let named = named.collect::<Vec<_>>().join(", ");
     if more == 0 { named } else { format!("{named} and {more} more") }
 }
@@ -92,8 +92,8 @@ pub(super) fn read_index(index: &Path) -> Result<HashMap<String, String>> {
         return Err(wrong(format!("is {bytes} bytes long, expected {INDEX_BYTES} at most; is it an index of shards?")));
     }
     let text = std::fs::read(index).map_err(|e| Error::io(index, e))?;
-    let Index { weight_map: map } =
-        serde_json::from_slice(&text).map_err(|e| wrong(format!("is no index of shards: {e}; download it again?")))?;
+    let Index { weight_map: map } = serde_json::from_slice(&text)
+        .map_err(|e| wrong(format!("is no index of shards: {}; download it again?", told(e))))?;
     let mut shards: Vec<&str> = map.values().map(String::as_str).collect();
     shards.sort_unstable();
     shards.dedup();
@@ -107,8 +107,7 @@ pub(super) fn read_index(index: &Path) -> Result<HashMap<String, String>> {
         let mut parts = Path::new(name).components();
         let plain = matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(_)), None));
         if !plain || name.contains(|c: char| c == '/' || c == '\\' || c.is_control()) {
-            let problem =
-                format!("points to `{}`, which is outside its folder; shards lie beside it", name.escape_debug());
+            let problem = format!("points to `{}`, which is outside its folder; shards lie beside it", told(name));
             return Err(wrong(problem));
         }
     }

@@ -17,6 +17,16 @@ use crate::error::{Error, Result};
 
 /// Longest name of a tensor, in bytes: names end up in messages.
 const NAME: usize = 1024;
+/// Most characters of somebody else's text in a message.
+const TOLD: usize = 200;
+
+/// What somebody else's text is in a message: the beginning, without anything that speaks to terminals.
+fn told(text: impl std::fmt::Display) -> String {
+    let text = text.to_string();
+    let more = if text.chars().nth(TOLD).is_some() { "…" } else { "" };
+    let plain = text.chars().take(TOLD).map(|c| if c.is_control() { '\u{fffd}' } else { c });
+    plain.chain(more.chars()).collect()
+}
 
 /// The weights of one part of a model: one file of safetensors or of torch, or shards joined by an index.
 ///
@@ -150,8 +160,9 @@ impl Checkpoint {
         for (name, shard) in listed {
             let place = joined.entries.get(name).map(|place| &joined.files[place.file].0);
             if place.and_then(|p| p.file_name()).is_none_or(|found| found != shard.as_str()) {
+                let shard = told(shard);
                 let problem = format!("is promised in `{shard}`, which does not hold it; is a shard from elsewhere?");
-                return Err(Error::Checkpoint { file: index.into(), tensor: Some(name.clone()), problem });
+                return Err(Error::Checkpoint { file: index.into(), tensor: Some(told(name)), problem });
             }
         }
         Ok(joined)
@@ -162,9 +173,8 @@ impl Checkpoint {
         let read = if torch::is_ours(&bytes) { torch::read } else { safe::read };
         for (name, layout) in read(&bytes).map_err(|fault| fault.at(&path))? {
             if name.len() > NAME || name.contains(char::is_control) {
-                let name: String = name.chars().take(64).collect();
-                let problem =
-                    format!("has a tensor named `{}…`, expected {NAME} plain characters at most", name.escape_debug());
+                let name = told(name);
+                let problem = format!("has a tensor named `{name}`, expected {NAME} plain characters at most");
                 return Err(Error::checkpoint(path, problem));
             }
             if let Some(twin) = self.entries.get(&name) {

@@ -2,7 +2,7 @@
 
 use safetensors::SafeTensors;
 
-use super::{Fault, Found, Layout};
+use super::{Fault, Found, Layout, told};
 
 /// Most bytes of a header: room for some 300 thousand tensors.
 const HEADER: u64 = 32 << 20;
@@ -15,7 +15,7 @@ pub(super) fn read(file: &[u8]) -> Result<Vec<Found>, Fault> {
     } else {
         // (this checks that tensors neither overlap nor leave gaps, and that shapes agree with their bytes)
         SafeTensors::read_metadata(file)
-            .map_err(|e| format!("is no complete safetensors file ({e}); download it again?"))
+            .map_err(|e| format!("is no complete safetensors file ({}); download it again?", told(e)))
     };
     let (header, metadata) = parsed.map_err(|e| Fault::of_file(what_else(file).map_or(e, String::from)))?;
     let start = header + 8;
@@ -32,7 +32,7 @@ pub(super) fn read(file: &[u8]) -> Result<Vec<Found>, Fault> {
 
 /// What a file is that is often found in the place of weights.
 fn what_else(file: &[u8]) -> Option<&'static str> {
-    let start = file.trim_ascii_start();
+    let start = file[..file.len().min(256)].trim_ascii_start();
     if start.starts_with(b"version https://git-lfs") {
         return Some("is a pointer of Git LFS, not the weights; fetch them with `git lfs pull`");
     }
