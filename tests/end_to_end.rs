@@ -4,6 +4,8 @@
 mod program;
 #[path = "tiny_model/mod.rs"]
 mod tiny_model;
+#[path = "torch_file/mod.rs"]
+mod torch_file;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -268,6 +270,39 @@ fn the_recipe_makes_the_video_again() {
     assert_eq!(events(&told)[0]["recipe"]["text"], "it's \"a\" snail aesthetic score: 6.0. camera motion: pan left.");
     let told = run(d, &["info", "weights/tiny"]).ok();
     assert!(told.text().contains("STDiT3, 24 wide, 2 deep, 2 heads"), "{}", told.text());
+}
+
+/// The text encoder as two torch shards, as T5 v1.1 XXL is published, and the others under other names.
+#[test]
+fn torch_files_are_the_same_model() {
+    let dir = scratch();
+    let d = dir.path();
+    let model = d.join("published");
+    tiny_model::write(&model);
+    let convert = |part: &str, stem: &str, parts: usize| {
+        let safe = model.join(part).join("model.safetensors");
+        torch_file::convert(&safe, &model.join(part), stem, parts);
+        std::fs::remove_file(safe).unwrap();
+    };
+    convert("text_encoder", "pytorch_model", 2);
+    convert("vae", "diffusion_pytorch_model", 1);
+    let transformer = model.join("transformer");
+    let named = transformer.join("diffusion_pytorch_model.safetensors");
+    std::fs::rename(transformer.join("model.safetensors"), named).unwrap();
+
+    let args = ["generate", "-m", "published", "-p", PROMPT, "-s", "7"];
+    generate(d, &["--no-metadata", "-o", "a.mp4", "--latents-out", "a.safetensors"]).ok();
+    let outputs = ["--no-metadata", "-o", "b.mp4", "--latents-out", "b.safetensors"];
+    run(d, &[&args[..], &outputs].concat()).ok();
+    for kind in ["mp4", "safetensors"] {
+        assert_eq!(bytes(d, &format!("a.{kind}")), bytes(d, &format!("b.{kind}")), "{kind}");
+    }
+    // a recipe says which files made the video
+    run(d, &[&args[..], &["--steps", "1", "-f", "1", "-o", "c.png"]].concat()).ok();
+    let recipe = read_recipe(&d.join("c.png")).unwrap().unwrap().to_string();
+    assert!(recipe.contains("text_encoder/pytorch_model-00002-of-00002.bin"), "{recipe}");
+    let shard = "published/text_encoder/pytorch_model-00001-of-00002.bin";
+    assert!(run(d, &["info", shard]).ok().text().starts_with("weights: "));
 }
 
 #[test]

@@ -7,6 +7,12 @@ mod cache;
 mod checkpoints;
 #[path = "engine/device.rs"]
 mod device;
+#[path = "engine/hostile.rs"]
+mod hostile;
+#[path = "torch_file/mod.rs"]
+mod torch_file;
+#[path = "engine/torch_files.rs"]
+mod torch_files;
 #[path = "engine/measures.rs"]
 mod measures;
 #[path = "engine/traps.rs"]

@@ -20,7 +20,8 @@ fn main() {
         parity::latte::run(&mut report, &gpu);
         parity::osp::run(&mut report, &gpu);
     }
-    let known = ["stdit3", "t5", "vae", "noise", "latte", "osp"];
+    // (`noise` is read with others, `torch` by the tests of the engine)
+    let known = ["stdit3", "t5", "vae", "noise", "latte", "osp", "torch"];
     for family in parity::folders(&parity::root()) {
         if !known.contains(&parity::name(&family).as_str()) && !family.join("reference.json").is_file() {
             let traces = if parity::cache::traces(&family) { "; only its caches' decisions are replayed" } else { "" };

@@ -368,7 +368,7 @@ pub struct Decode {
 
 #[derive(Args)]
 pub struct Info {
-    /// A model folder, a safetensors file, a video, or a folder of frames
+    /// A model folder, a file of weights or latents, a video, or a folder of frames
     pub path: PathBuf,
     /// Print the command that makes this video again
     #[arg(long)]

@@ -36,8 +36,8 @@ pub fn run(args: &Info, screen: &Screen) -> Outcome {
     }
     let (value, lines) = if path.is_dir() && path.join("transformer").is_dir() {
         model_folder(path)?
-    } else if path.extension().is_some_and(|e| e == "safetensors") {
-        safetensors(path)?
+    } else if Checkpoint::is_name(path) {
+        weights(path)?
     } else {
         let recipe = recipe_of(path)?;
         (json!({"kind": "recipe", "recipe": recipe}), format!("{recipe:#}"))
@@ -70,13 +70,13 @@ fn recipe_of(path: &Path) -> Outcome<Value> {
     found.filter(Value::is_object).ok_or_else(|| wrong(path, "holds no recipe"))
 }
 
-/// Numbers of a safetensors file or folder: tensors, parameters.
+/// Numbers of a checkpoint: tensors, parameters.
 fn count(file: &Checkpoint) -> (usize, usize) {
     let counts = file.names().filter_map(|n| file.entry(n)).map(|e| e.shape.iter().product::<usize>());
     counts.fold((0, 0), |(tensors, parameters), n| (tensors + 1, parameters + n))
 }
 
-fn safetensors(path: &Path) -> Outcome<(Value, String)> {
+fn weights(path: &Path) -> Outcome<(Value, String)> {
     let file = Checkpoint::open(path).map_err(Failure::input)?;
     if file.entry(latents::TENSOR).is_some() {
         let found = latents::read(path)?;
@@ -136,6 +136,6 @@ fn model_folder(folder: &Path) -> Outcome<(Value, String)> {
 
 fn weight_bytes(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let weights = entries.filter(|e| e.path().extension().is_some_and(|x| x == "safetensors"));
+    let weights = entries.filter(|e| Checkpoint::is_name(&e.path()));
     weights.filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum()
 }

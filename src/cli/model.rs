@@ -89,7 +89,7 @@ pub fn fingerprint(folder: &Path) -> Outcome<Value> {
     for part in WEIGHTS.iter().chain(&["tokenizer"]) {
         let Ok(entries) = std::fs::read_dir(folder.join(part)) else { continue };
         for path in entries.flatten().map(|e| e.path()) {
-            let weights = path.extension().is_some_and(|e| e == "safetensors" || e == "model");
+            let weights = Checkpoint::is_name(&path) || path.extension().is_some_and(|e| e == "model");
             let Some(name) = path.file_name().filter(|_| weights) else { continue };
             let bytes = path.metadata().map_err(|e| Error::io(&path, e))?.len();
             let told = match bytes {

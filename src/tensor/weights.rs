@@ -206,7 +206,7 @@ impl Weights {
         let (_, entry) = self.entry(name, &shape)?;
         if entry.is_f16() && !self.dry {
             let bytes = entry.bytes();
-            return Ok(self.gpu.filled(shape, DType::F16, |view| view.slice(..bytes.len()).copy_from_slice(bytes)));
+            return Ok(self.gpu.filled(shape, DType::F16, |view| view.slice(..bytes.len()).copy_from_slice(&bytes)));
         }
         if !self.dry && (shape.count() * DType::F32.size()) as u64 > self.gpu.largest_tensor() {
             log::warn!("`{}` is kept as halves: as f32 it is larger than one binding of this device", self.full(name));

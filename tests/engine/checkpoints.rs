@@ -10,7 +10,7 @@ use residua::tensor::{Checkpoint, DType, Weights};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-fn gpu() -> &'static Gpu {
+pub fn gpu() -> &'static Gpu {
     static GPU: OnceLock<Gpu> = OnceLock::new();
     GPU.get_or_init(|| super::device::open(None))
 }
@@ -48,7 +48,7 @@ fn weights() -> (tempfile::TempDir, Weights) {
 }
 
 /// The tensor named, and the message as a whole.
-fn complaint<T>(outcome: Result<T, Error>) -> (Option<String>, String) {
+pub fn complaint<T>(outcome: Result<T, Error>) -> (Option<String>, String) {
     match outcome {
         Err(e) => match &e {
             Error::Checkpoint { tensor, .. } => (tensor.clone(), e.to_string()),
@@ -120,7 +120,7 @@ fn integers_are_no_weights() {
 }
 
 /// A file of this header over `data` zeros.
-fn with_header(header: &str, data: usize) -> Vec<u8> {
+pub fn with_header(header: &str, data: usize) -> Vec<u8> {
     let mut file = (header.len() as u64).to_le_bytes().to_vec();
     file.extend(header.as_bytes());
     file.resize(file.len() + data, 0);
@@ -184,7 +184,7 @@ fn flipped_bits_do_no_harm() {
     }
 }
 
-fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+pub fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (name, bytes) in files {
         std::fs::write(dir.path().join(name), bytes).unwrap();

@@ -75,10 +75,6 @@ fn model(report: &mut Report, gpu: &Gpu, folder: &Path) {
         if !report.wants(&case) {
             continue;
         }
-        if files(&layout, "safetensors").is_empty() {
-            report.skip(&case, "torch `.bin` files are not read");
-            continue;
-        }
         // reference runs with rounded weights have names of their own
         let stored = json(&layout.join("config.json"))["torch_dtype"].as_str().unwrap_or_default().to_string();
         let key = match stored.as_str() {

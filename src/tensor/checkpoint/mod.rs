@@ -1,0 +1,301 @@
+//! Checkpoint files: safetensors or what `torch.save` writes, single or sharded, memory-mapped.
+
+mod folder;
+mod pickle;
+mod safe;
+mod torch;
+mod zip;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::{Deref, Range};
+use std::path::{Path, PathBuf};
+
+use safetensors::Dtype;
+
+use crate::error::{Error, Result};
+
+/// Longest name of a tensor, in bytes: names end up in messages.
+const NAME: usize = 1024;
+/// Most characters of somebody else's text in a message.
+const TOLD: usize = 200;
+
+/// What somebody else's text is in a message: the beginning, without anything that speaks to terminals.
+fn told(text: impl std::fmt::Display) -> String {
+    let text = text.to_string();
+    let more = if text.chars().nth(TOLD).is_some() { "…" } else { "" };
+    let plain = text.chars().take(TOLD).map(|c| if c.is_control() { '\u{fffd}' } else { c });
+    plain.chain(more.chars()).collect()
+}
+
+/// The weights of one part of a model: one file of safetensors or of torch, or shards joined by an index.
+///
+/// What is in a file decides how it is read, not its name. Of a torch file (`.bin`, `.pt`, `.pth`, in the zip format
+/// that torch writes since 1.6) only tensors are read, nothing in it is run; those that are not stored row by row come
+/// out as if they were.
+pub struct Checkpoint {
+    files: Vec<(PathBuf, Bytes)>,
+    entries: BTreeMap<String, Place>,
+    outline: bool,
+}
+
+/// The bytes of a file.
+enum Bytes {
+    Map(memmap2::Mmap),
+    Held(Vec<u8>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Map(map) => map,
+            Self::Held(bytes) => bytes,
+        }
+    }
+}
+
+struct Place {
+    file: usize,
+    layout: Layout,
+}
+
+/// How and where the numbers of a tensor are stored.
+struct Layout {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    /// In numbers; `None` if they follow each other row by row.
+    strides: Option<Vec<usize>>,
+    /// From the first number to the last one.
+    bytes: Range<usize>,
+}
+
+/// A tensor of a file.
+type Found = (String, Layout);
+
+/// What is wrong with a file, or with one tensor of it.
+#[derive(Debug)]
+struct Fault {
+    tensor: Option<String>,
+    problem: String,
+}
+
+impl Fault {
+    fn of_file(problem: impl Into<String>) -> Self {
+        Self { tensor: None, problem: problem.into() }
+    }
+
+    fn at(self, file: &Path) -> Error {
+        Error::Checkpoint { file: file.to_path_buf(), tensor: self.tensor, problem: self.problem }
+    }
+}
+
+impl From<String> for Fault {
+    fn from(problem: String) -> Self {
+        Self::of_file(problem)
+    }
+}
+
+/// One stored tensor, not yet on any device.
+pub struct Entry<'a> {
+    /// Sizes, outermost first.
+    pub shape: &'a [usize],
+    /// The file it is in.
+    pub file: &'a Path,
+    dtype: Dtype,
+    strides: Option<&'a [usize]>,
+    bytes: &'a [u8],
+}
+
+impl Checkpoint {
+    /// Endings of the names of files that hold weights.
+    pub const ENDINGS: [&str; 5] = ["safetensors", "bin", "pt", "pth", "ckpt"];
+
+    /// Whether the name of a file ends as those of weights do.
+    pub fn is_name(path: &Path) -> bool {
+        path.extension().is_some_and(|e| Self::ENDINGS.iter().any(|known| e.eq_ignore_ascii_case(known)))
+    }
+
+    /// Opens a file, or a folder holding one (or an index and its shards): of the names that hubs use, safetensors
+    /// before torch files and single files before shards; else the only file that [`Checkpoint::is_name`].
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read; [`Error::Checkpoint`] if it is truncated, malformed, asks for more than
+    /// tensors, or lists shards outside its folder, and if it is not clear which file is meant.
+    pub fn open(path: &Path) -> Result<Self> {
+        if path.is_file() {
+            return Self::join(&[path.to_path_buf()], None);
+        }
+        if !path.is_dir() {
+            return Err(Error::checkpoint(path, "there is no such file or folder"));
+        }
+        match folder::choose(path)? {
+            folder::Choice::Single(file) => Self::join(&[file], None),
+            folder::Choice::Sharded(index) => {
+                let map = folder::read_index(&index)?;
+                let shards: std::collections::BTreeSet<&String> = map.values().collect();
+                let paths: Vec<PathBuf> = shards.iter().map(|n| path.join(n)).collect();
+                Self::join(&paths, Some((&index, &map)))
+            }
+        }
+    }
+
+    /// A checkpoint in memory; `name` is what messages call it.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn from_bytes(name: impl Into<PathBuf>, bytes: Vec<u8>) -> Result<Self> {
+        let mut one = Self::empty();
+        one.add(name.into(), Bytes::Held(bytes))?;
+        Ok(one)
+    }
+
+    fn join(paths: &[PathBuf], index: Option<(&Path, &HashMap<String, String>)>) -> Result<Self> {
+        let mut joined = Self::empty();
+        for path in paths {
+            joined.add(path.clone(), map(path)?)?;
+        }
+        let Some((index, listed)) = index else { return Ok(joined) };
+        for (name, shard) in listed {
+            let place = joined.entries.get(name).map(|place| &joined.files[place.file].0);
+            if place.and_then(|p| p.file_name()).is_none_or(|found| found != shard.as_str()) {
+                let shard = told(shard);
+                let problem = format!("is promised in `{shard}`, which does not hold it; is a shard from elsewhere?");
+                return Err(Error::Checkpoint { file: index.into(), tensor: Some(told(name)), problem });
+            }
+        }
+        Ok(joined)
+    }
+
+    /// Adds the tensors of one more file.
+    fn add(&mut self, path: PathBuf, bytes: Bytes) -> Result<()> {
+        let read = if torch::is_ours(&bytes) { torch::read } else { safe::read };
+        for (name, layout) in read(&bytes).map_err(|fault| fault.at(&path))? {
+            if name.len() > NAME || name.contains(char::is_control) {
+                let name = told(name);
+                let problem = format!("has a tensor named `{name}`, expected {NAME} plain characters at most");
+                return Err(Error::checkpoint(path, problem));
+            }
+            if let Some(twin) = self.entries.get(&name) {
+                let other = &self.files[twin.file].0;
+                let problem = format!("is in `{}` too, and which is meant cannot be told; remove one", other.display());
+                return Err(Error::Checkpoint { file: path, tensor: Some(name), problem });
+            }
+            self.entries.insert(name, Place { file: self.files.len(), layout });
+        }
+        self.files.push((path, bytes));
+        Ok(())
+    }
+
+    /// The names and shapes of a checkpoint without its numbers, from JSON such as `{"conv.bias": [8]}`: loading
+    /// a model from it checks every name and shape it asks for. Entries that are no list of sizes are notes.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read, [`Error::Checkpoint`] if it is no JSON object.
+    pub fn outline(path: &Path) -> Result<Self> {
+        let map = map(path)?;
+        let listed: BTreeMap<String, serde_json::Value> =
+            serde_json::from_slice(&map).map_err(|e| Error::checkpoint(path, format!("is no list of tensors: {e}")))?;
+        let entries = listed
+            .into_iter()
+            .filter_map(|(name, sizes)| Some((name, serde_json::from_value(sizes).ok()?)))
+            .map(|(name, shape)| {
+                (name, Place { file: 0, layout: Layout { dtype: Dtype::F32, shape, strides: None, bytes: 0..0 } })
+            })
+            .collect();
+        Ok(Self { files: vec![(path.to_path_buf(), map)], entries, outline: true })
+    }
+
+    /// A checkpoint without tensors.
+    pub(super) fn empty() -> Self {
+        Self { files: Vec::new(), entries: BTreeMap::new(), outline: false }
+    }
+
+    /// Whether there are names and shapes only.
+    pub(super) fn is_outline(&self) -> bool {
+        self.outline
+    }
+
+    /// The file (of several, the first), for messages.
+    pub fn path(&self) -> &Path {
+        self.files.first().map_or(Path::new(""), |f| &f.0)
+    }
+
+    /// All tensor names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// A tensor, if the file has it.
+    pub fn entry(&self, name: &str) -> Option<Entry<'_>> {
+        let place = self.entries.get(name)?;
+        let (file, bytes) = &self.files[place.file];
+        let Layout { dtype, shape, strides, bytes: range } = &place.layout;
+        Some(Entry { shape, file, dtype: *dtype, strides: strides.as_deref(), bytes: &bytes[range.clone()] })
+    }
+}
+
+/// Maps a file into memory.
+fn map(path: &Path) -> Result<Bytes> {
+    let io = |e| Error::io(path, e);
+    // (opening a pipe would wait for its other end)
+    if !path.metadata().map_err(io)?.is_file() {
+        return Err(Error::checkpoint(path, "is no file; is this a checkpoint?"));
+    }
+    let file = std::fs::File::open(path).map_err(io)?;
+    // SAFETY: the map is read-only; a file changed by somebody else while we read gives wrong
+    // numbers or a fault, as with any reader of mapped checkpoints.
+    Ok(Bytes::Map(unsafe { memmap2::Mmap::map(&file) }.map_err(io)?))
+}
+
+impl Entry<'_> {
+    /// Whether the numbers are stored as IEEE halves.
+    pub fn is_f16(&self) -> bool {
+        self.dtype == Dtype::F16
+    }
+
+    /// The raw little-endian bytes, row by row.
+    pub fn bytes(&self) -> Cow<'_, [u8]> {
+        match self.strides {
+            None => self.bytes.into(),
+            Some(_) => self.stored(0..self.shape.iter().product(), self.dtype.bitsize() / 8),
+        }
+    }
+
+    /// The bytes of numbers of `size` bytes each, gathered if they do not lie together.
+    fn stored(&self, range: Range<usize>, size: usize) -> Cow<'_, [u8]> {
+        let Some(strides) = self.strides else { return self.bytes[range.start * size..range.end * size].into() };
+        let place = |number: usize| {
+            let axes = self.shape.iter().zip(strides).rev();
+            axes.fold((0, number), |(at, rest), (size, stride)| (at + rest % size * stride, rest / size)).0
+        };
+        range.flat_map(|n| &self.bytes[place(n) * size..][..size]).copied().collect()
+    }
+
+    /// The numbers from `range`, widened to f32.
+    ///
+    /// # Errors
+    /// The name of a type that is no float this crate reads.
+    ///
+    /// # Panics
+    /// If the range is outside the tensor.
+    pub fn widen(&self, range: Range<usize>) -> std::result::Result<Vec<f32>, String> {
+        let size = match self.dtype {
+            Dtype::F32 => 4,
+            Dtype::F64 => 8,
+            Dtype::F16 | Dtype::BF16 => 2,
+            other => return Err(format!("{other:?}")),
+        };
+        let bytes = self.stored(range, size);
+        Ok(match self.dtype {
+            Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+            Dtype::F16 => bytes.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+            Dtype::BF16 => bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+            _ => bytes
+                .chunks_exact(8)
+                .map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32)
+                .collect(),
+        })
+    }
+}
