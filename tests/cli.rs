@@ -225,7 +225,8 @@ fn numbers() {
     wrong(&["-s", "-2"], &["--seed", "-2"]);
     wrong(&["-s", "18446744073709551616"], &["--seed"]);
     wrong(&["--aes", "much"], &["--aes", "much"]);
-    wrong(&["--rng", "philox"], &["--rng", "philox", "torch-cpu"]);
+    wrong(&["--rng", "mersenne"], &["--rng", "mersenne", "torch-cpu", "philox"]);
+    wrong(&["--rng", "torch-cuda:0x2048"], &["--rng", "0 multiprocessors"]);
     wrong(&["-r", "241p"], &["241p", "240p"]);
     wrong(&["-r", "240p", "--aspect", "7:1"], &["aspect", "1:7"]);
     wrong(&["-r", "240p", "--aspect", "wide"], &["aspect", "wide"]);

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use residua::diffusion::noise::Rng;
 use residua::gpu::{Class, DType, Prefs, Tune};
 
 /// Text to video with diffusion transformers on any GPU.
@@ -238,9 +239,10 @@ pub struct Sampling {
     /// Seed of the start noise; random and printed if not given or -1
     #[arg(short, long, value_name = "NUMBER", value_parser = seed, allow_negative_numbers = true)]
     pub seed: Option<Seed>,
-    /// Which noise a seed means
-    #[arg(long, value_name = "NAME", default_value = "torch-cpu", value_parser = rng)]
-    pub rng: String,
+    /// Which noise a seed means: torch-cpu; philox, CUDA's on any GPU that is large enough; torch-cuda:132x2048,
+    /// torch's on a GPU of so many multiprocessors and threads of each
+    #[arg(long, value_name = "NAME", default_value = "torch-cpu")]
+    pub rng: Rng,
     /// Denoising steps
     #[arg(long, value_name = "N", aliases = ["num-sampling-steps", "num-inference-steps"])]
     pub steps: Option<usize>,
@@ -400,13 +402,6 @@ fn score(text: &str) -> Result<Score, String> {
     number.map(|v| Score(Some(v))).ok_or_else(|| "expected a number or `none`".into())
 }
 
-fn rng(text: &str) -> Result<String, String> {
-    match text {
-        "torch-cpu" | "cpu" => Ok("torch-cpu".into()),
-        _ => Err("the noise known here is torch-cpu".into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -424,6 +419,6 @@ mod tests {
         assert_eq!(args.size.frames.as_deref(), Some("4s"));
         assert_eq!((args.sampling.steps, args.sampling.cfg), (Some(9), Some(7.0)));
         assert!(matches!(args.sampling.seed, Some(Seed(None))));
-        assert_eq!((args.device.device.as_deref(), args.sampling.rng.as_str()), (Some("0"), "torch-cpu"));
+        assert_eq!((args.device.device.as_deref(), args.sampling.rng), (Some("0"), Rng::TorchCpu));
     }
 }

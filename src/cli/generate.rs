@@ -111,7 +111,7 @@ impl<'a> Job<'a> {
             json!({
                 "model": self.model, "prompt": self.prompt, "text": plan.text, "size": [width, height],
                 "frames": plan.frames, "fps": self.fps, "steps": steps, "cfg": plan.guidance, "seed": plan.seed,
-                "rng": args.sampling.rng, "cache": cache, "latent": plan.latent, "adapter": adapter,
+                "rng": plan.rng.to_string(), "cache": cache, "latent": plan.latent, "adapter": adapter,
                 "output": self.target.path.display().to_string(),
             }),
         );
@@ -209,7 +209,6 @@ impl<'a> Job<'a> {
             prompt: &self.prompt,
             scores: &self.scores,
             cache: &self.args.cache.cache,
-            rng: &self.args.sampling.rng,
             latents_in: self.latents_in.as_deref(),
         };
         facts.recipe(&self.plan, self.sora.gpu(), summary, self.fps)

@@ -18,7 +18,6 @@ pub struct Facts<'a> {
     pub scores: &'a Scores,
     /// The words of `--cache`.
     pub cache: &'a str,
-    pub rng: &'a str,
     /// SHA-256 of the file the run started from.
     pub latents_in: Option<&'a str>,
 }
@@ -42,7 +41,7 @@ impl Facts<'_> {
             "steps": plan.timesteps.len(),
             "cfg": plan.guidance,
             "seed": plan.seed,
-            "rng": self.rng,
+            "rng": plan.rng.to_string(),
             "latents_in": self.latents_in,
             "cache": {
                 "asked": self.cache, "policy": cache.policy, "computed": cache.computed, "skipped": cache.skipped,
@@ -86,6 +85,9 @@ pub fn command(recipe: &Value) -> Outcome<String> {
     if let Some(motion) = text("/scores/camera_motion") {
         flag("--camera-motion", motion.into());
     }
+    if let Some(rng) = text("/rng").filter(|r| *r != "torch-cpu") {
+        flag("--rng", rng.into());
+    }
     if let Some(cache) = text("/cache/asked").filter(|c| *c != "off") {
         flag("--cache", cache.into());
     }
@@ -110,10 +112,10 @@ mod tests {
         let recipe = json!({
             "model": {"name": "toybox"}, "prompt": "it's a snail", "width": 64, "height": 48, "frames": 17, "fps": 24.0,
             "file_fps": 12.0, "steps": 9, "cfg": 4.5, "seed": 7, "scores": {"aes": null, "camera_motion": "pan left"},
-            "cache": {"asked": "adacache:codebook=1.0:1/2:2"},
+            "cache": {"asked": "adacache:codebook=1.0:1/2:2"}, "rng": "torch-cuda:108x2048",
         });
         let expected = "residua generate -m toybox -p 'it'\\''s a snail' -W 64 -H 48 -f 17 --fps 24.0 --steps 9 --cfg 4.5 \
-                        --seed 7 --save-fps 12.0 --aes none --camera-motion 'pan left' --cache adacache:codebook=1.0:1/2:2";
+                        --seed 7 --save-fps 12.0 --aes none --camera-motion 'pan left' --rng torch-cuda:108x2048 --cache adacache:codebook=1.0:1/2:2";
         assert_eq!(command(&recipe).unwrap(), expected);
         assert_eq!(command(&json!({"model": {"name": "x"}})).unwrap_err().exit, 2);
     }

@@ -29,6 +29,7 @@ pub fn request(args: &Generate, screen: &Screen) -> Outcome<Request> {
         steps: args.sampling.steps,
         guidance: args.sampling.cfg,
         seed: args.sampling.seed.and_then(|s| s.0).unwrap_or_else(random_seed),
+        rng: args.sampling.rng,
         latents: None,
         scores: None,
         cache: args.cache.cache.parse::<CacheSpec>()?,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Defaults, Plan, Request};
 use crate::cache::{ResidualCache, Run};
-use crate::diffusion::noise::torch_cpu_randn;
+use crate::diffusion::noise::Generator;
 use crate::diffusion::sampler::{self, Denoiser, Step};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -225,10 +225,10 @@ impl OpenSora {
         STDiT3::load(&self.gpu, &self.folder.join("transformer"))
     }
 
-    /// The start latent of a plan: given, or torch's CPU noise.
+    /// The start latent of a plan: given, or noise.
     pub fn start(&self, plan: &Plan) -> Tensor {
         let [c, t, h, w] = plan.latent;
-        let noise = plan.latents.clone().unwrap_or_else(|| torch_cpu_randn(plan.seed, c * t * h * w));
+        let noise = plan.latents.clone().unwrap_or_else(|| Generator::new(plan.rng, plan.seed).randn(c * t * h * w));
         self.gpu.upload(&noise, [1, c, t, h, w])
     }
 

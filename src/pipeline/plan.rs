@@ -3,6 +3,7 @@
 use super::sizes;
 use super::{Defaults, Request};
 use crate::cache::CacheSpec;
+use crate::diffusion::noise::Rng;
 use crate::diffusion::schedule::{RectifiedFlow, Rounding, TimestepTransform};
 use crate::error::{Error, Result};
 use crate::models::{stdit3, vae};
@@ -35,8 +36,10 @@ pub struct Plan {
     pub timesteps: Vec<f64>,
     /// Guidance scale.
     pub guidance: f64,
-    /// Seed of the start noise.
+    /// Seed of all noise.
     pub seed: u64,
+    /// Which noise a seed means.
+    pub rng: Rng,
     /// The start latent, if one was given.
     pub latents: Option<Vec<f32>>,
     /// The cache asked for.
@@ -106,6 +109,7 @@ impl Plan {
             timesteps: RectifiedFlow { steps, transform }.timesteps(),
             guidance,
             seed: request.seed,
+            rng: request.rng,
             latents: request.latents.clone(),
             cache: request.cache.clone(),
             factor,
