@@ -35,6 +35,7 @@ pub fn run(report: &mut Report, gpu: &Gpu) {
             (Some("AutoencoderKL"), _) => images(report, gpu, &folder, &case),
             (_, "real_keys") => real_keys(report, gpu, &folder, &case),
             (_, "postprocess") => postprocess(report, gpu, &folder, &case),
+            (_, "reference_input") => super::given::run(report, &folder, &case),
             _ if !report.wants(&case) => {}
             (Some(other), _) => report.skip(&case, format!("`{other}` is not implemented")),
             (None, _) => report.skip(&case, "no model; not a fixture of the VAE's arithmetic"),

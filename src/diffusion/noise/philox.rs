@@ -206,7 +206,7 @@ mod tests {
     }
 
     /// Seed 1, 9 483 264 numbers: first and last three as printed on an H100 (132 x 2048) and an A100 (108 x 2048) in
-    /// pytorch/pytorch issue 143086. Eleven and nine rounds, and other lanes at the end.
+    /// pytorch/pytorch#143086. Eleven and nine rounds, and other lanes at the end.
     #[test]
     fn a_tensor_of_many_rounds() {
         let n = 49 * 12 * 112 * 144;
