@@ -7,6 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use residua::diffusion::noise::Rng;
 use residua::gpu::{Class, DType, Prefs, Tune};
 
+use super::given;
+
 /// Text to video with diffusion transformers on any GPU.
 #[derive(Parser)]
 #[command(name = "residua", version, max_term_width = 110)]
@@ -147,6 +149,8 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 const GENERATE_HELP: &str = "Examples:
   residua generate -p \"a red circle moving right on a blue background\" -o out.mp4
+  residua generate -p \"a red circle growing\" -i first.png --end-image last.png -f 34
+  residua generate -p \"|0|a red circle|2|a green circle\" -f 34 --loop 4
   residua generate -p \"a red circle\" --cache adacache:preset=fast,moreg=on --verify-cache
   echo \"a red circle\" | residua generate -p - -o - | mpv -";
 
@@ -156,6 +160,8 @@ pub struct Generate {
     pub input: Input,
     #[command(flatten)]
     pub size: Size,
+    #[command(flatten)]
+    pub given: given::Flags,
     #[command(flatten)]
     pub sampling: Sampling,
     #[command(flatten)]

@@ -95,12 +95,17 @@ fn length(args: &Decode, given: &Latents) -> Outcome<(usize, f64)> {
     let most = t / 5 * 17 + (4 * (t % 5)).min(16);
     let frames = match &args.frames {
         Some(words) => sizes::frames(words)?,
-        None => stated("frames").and_then(Value::as_u64).map(|n| n as usize).ok_or_else(|| {
-            Failure::wrong(
-                "frames",
-                format!("`{}` does not say how many; give -f, such as -f {most}", args.latents.display()),
-            )
-        })?,
+        None => stated("loop")
+            .and_then(|l| l.get("frames"))
+            .or(stated("frames"))
+            .and_then(Value::as_u64)
+            .map(|n| n as usize)
+            .ok_or_else(|| {
+                Failure::wrong(
+                    "frames",
+                    format!("`{}` does not say how many; give -f, such as -f {most}", args.latents.display()),
+                )
+            })?,
     };
     let needs = sizes::latent_frames(frames);
     if needs != t {
@@ -118,7 +123,8 @@ fn length(args: &Decode, given: &Latents) -> Outcome<(usize, f64)> {
 
 /// The recipe of the latents, with what was decoded otherwise than it says.
 fn amended(mut recipe: Value, frames: usize, fps: f64) -> Value {
-    if recipe["frames"] != json!(frames) || recipe["file_fps"] != json!(fps) {
+    let own = recipe.pointer("/loop/frames").unwrap_or(&recipe["frames"]);
+    if *own != json!(frames) || recipe["file_fps"] != json!(fps) {
         recipe["decoded"] = json!({"frames": frames, "fps": fps});
     }
     recipe

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::args::Generate;
 use super::exit::{Failure, Outcome, code};
+use super::given::{self, Files};
 use super::output::{Target, check_files, sha256, slug, write_json};
 use super::recipe::Facts;
 use super::report::{self, Summary};
@@ -48,6 +49,7 @@ struct Job<'a> {
     files: Value,
     prompt: String,
     scores: Scores,
+    given: Files,
     latents_in: Option<String>,
     /// Of the file; the model may have been told another.
     fps: f64,
@@ -57,6 +59,7 @@ impl<'a> Job<'a> {
     /// Everything that can be wrong is found here, before weights are loaded. `None` after a dry run.
     async fn prepare(args: &'a Generate, screen: &'a Screen, stop: &'a Stop) -> Outcome<Option<Self>> {
         let mut request = words::request(args, screen)?;
+        let given = given::take(&args.given, &mut request)?;
         if args.cache.verify_cache && request.cache == CacheSpec::Off {
             return Err(Failure::wrong(
                 "verify-cache",
@@ -71,20 +74,35 @@ impl<'a> Job<'a> {
         let scores = words::scores(&args.input, sora.defaults());
         request.scores = Some(scores.clone());
         let (plan, latents_in) = plan(&sora, &mut request, args)?;
+        given.check_end(&plan)?;
         let fps = args.size.save_fps.unwrap_or(plan.fps);
         if !(0.1..=1000.0).contains(&fps) {
             return Err(Failure::wrong("save-fps", format!("{fps} is not between 0.1 and 1000")));
         }
         let prompt = request.prompt;
         let files = if args.dry_run { Value::Null } else { model::fingerprint(&folder)? };
-        let job =
-            Self { args, screen, stop, sora, plan, target, sidecar, model, files, prompt, scores, latents_in, fps };
-        job.announce();
+        let job = Self {
+            args,
+            screen,
+            stop,
+            sora,
+            plan,
+            target,
+            sidecar,
+            model,
+            files,
+            prompt,
+            scores,
+            given,
+            latents_in,
+            fps,
+        };
+        job.announce()?;
         Ok((!args.dry_run).then_some(job))
     }
 
     /// What is going to happen.
-    fn announce(&self) {
+    fn announce(&self) -> Outcome {
         let (plan, args, screen) = (&self.plan, self.args, self.screen);
         let [height, width] = plan.pixels();
         if [height, width] != [plan.height, plan.width] {
@@ -93,11 +111,14 @@ impl<'a> Job<'a> {
         }
         let steps = plan.timesteps.len();
         let cache = &args.cache.cache;
-        let seconds = plan.frames as f64 / self.fps;
+        let (frames, clips) = (plan.all_frames(), plan.long.clips);
+        let seconds = frames as f64 / self.fps;
+        let clips = if clips > 1 { format!(" in {clips} clips") } else { String::new() };
         screen.say(format!(
-            "{}  {width}x{height} x {} frames ({seconds:.1} s), {steps} steps, cfg {}, seed {}, cache {cache}",
-            self.model, plan.frames, plan.guidance, plan.seed
+            "{}  {width}x{height} x {frames} frames ({seconds:.1} s){clips}, {steps} steps, cfg {}, seed {}, cache {cache}",
+            self.model, plan.guidance, plan.seed
         ));
+        self.given.lines(plan)?.iter().for_each(|line| screen.say(line));
         let gpu = self.sora.gpu();
         let adapter = model::adapter(gpu);
         screen.say(format!(
@@ -110,18 +131,20 @@ impl<'a> Job<'a> {
             "plan",
             json!({
                 "model": self.model, "prompt": self.prompt, "text": plan.text, "size": [width, height],
-                "frames": plan.frames, "fps": self.fps, "steps": steps, "cfg": plan.guidance, "seed": plan.seed,
+                "frames": frames, "fps": self.fps, "steps": steps, "cfg": plan.guidance, "seed": plan.seed,
                 "rng": plan.rng.to_string(), "cache": cache, "latent": plan.latent, "adapter": adapter,
-                "output": self.target.path.display().to_string(),
+                "output": self.target.path.display().to_string(), "given": self.given.recipe(plan),
+                "loop": given::loop_recipe(plan),
             }),
         );
+        Ok(())
     }
 
     async fn work(&self, began: Instant) -> Outcome {
         let (args, screen) = (self.args, self.screen);
         self.stop.check()?;
-        let (caption, text_time) = self.encode().await?;
-        let (sampled, denoise_time) = self.denoise(&caption, &self.plan, "").await?;
+        let (captions, text_time) = self.encode().await?;
+        let (sampled, denoise_time) = self.denoise(&captions, &self.plan, "").await?;
 
         let summary = Summary::new(&sampled);
         let recipe = self.recipe(&summary);
@@ -141,7 +164,7 @@ impl<'a> Job<'a> {
         }
 
         let (plan, sora) = (&self.plan, &self.sora);
-        let decoded = decode::frames(sora, &sampled.latents, plan.frames, self.fps, screen, self.stop, "").await;
+        let decoded = decode::frames(sora, &sampled.latents, plan.all_frames(), self.fps, screen, self.stop, "").await;
         let (frames, decode_time) = decoded.map_err(|failure| self.keep_latents(failure, shape, &numbers, &recipe))?;
         self.stop.check()?;
         let embedded = (!args.output.video.no_metadata).then_some(&recipe);
@@ -165,33 +188,37 @@ impl<'a> Job<'a> {
             size(peak)
         ));
         if args.cache.verify_cache {
-            self.verify(&caption, &frames).await?;
+            self.verify(&captions, &frames).await?;
         }
         let seconds = round(began.elapsed().as_secs_f64());
         screen.event("done", json!({"seconds": seconds, "peak_bytes": peak, "cache": summary.event()}));
         Ok(())
     }
 
-    async fn encode(&self) -> Outcome<(Caption, Duration)> {
+    async fn encode(&self) -> Outcome<(Vec<Caption>, Duration)> {
         let began = Instant::now();
-        let caption = self.sora.encode(&self.plan).await?;
-        let (tokens, took) = (caption.tokens.len(), began.elapsed());
+        let texts: Vec<&str> = self.plan.texts.iter().map(String::as_str).collect();
+        let captions = self.sora.encode_texts(&texts).await?;
+        let (tokens, took) = (captions[0].tokens.len(), began.elapsed());
         self.screen.event("text", json!({"tokens": tokens, "seconds": round(took.as_secs_f64())}));
         self.screen.say(format!("text    ok {:.1} s, {tokens} tokens", took.as_secs_f64()));
         self.stop.check()?;
-        Ok((caption, took))
+        Ok((captions, took))
     }
 
     /// Runs the sampler; `run` tells its steps from those of another run.
-    async fn denoise(&self, caption: &Caption, plan: &Plan, run: &str) -> Outcome<(Sampled, Duration)> {
+    async fn denoise(&self, captions: &[Caption], plan: &Plan, run: &str) -> Outcome<(Sampled, Duration)> {
+        let given = self.sora.encode_given(plan).await?;
+        self.stop.check()?;
         let net = self.sora.load_transformer()?;
         self.stop.check()?;
-        let bar = self.screen.bar("denoise", plan.timesteps.len());
-        let mut seen = |step: &_| {
-            bar.step(step, run);
+        let (captions, clips): (Vec<&Caption>, _) = (captions.iter().collect(), plan.long.clips);
+        let bar = self.screen.bar("denoise", clips * plan.timesteps.len());
+        let mut seen = |clip: usize, step: &_| {
+            bar.step(step, (clip, clips), run);
             !self.stop.asked()
         };
-        let sampled = self.sora.sample(&net, caption, plan, &mut seen).await?;
+        let sampled = self.sora.sample_video(&net, &captions, plan, &given, &mut seen).await?;
         let took = bar.elapsed();
         drop(bar);
         drop(net);
@@ -209,6 +236,7 @@ impl<'a> Job<'a> {
             prompt: &self.prompt,
             scores: &self.scores,
             cache: &self.args.cache.cache,
+            given: &self.given,
             latents_in: self.latents_in.as_deref(),
         };
         facts.recipe(&self.plan, self.sora.gpu(), summary, self.fps)
@@ -219,7 +247,7 @@ impl<'a> Job<'a> {
         if !self.args.output.video.no_metadata {
             return recipe.clone();
         }
-        json!({"frames": self.plan.frames, "fps": self.plan.fps, "file_fps": self.fps})
+        json!({"frames": self.plan.all_frames(), "fps": self.plan.fps, "file_fps": self.fps})
     }
 
     /// Denoising is the long part: if decoding fails, its result is kept.
@@ -244,13 +272,13 @@ impl<'a> Job<'a> {
     }
 
     /// The same seed without the cache, and how far the two are apart.
-    async fn verify(&self, caption: &Caption, frames: &Frames) -> Outcome {
+    async fn verify(&self, captions: &[Caption], frames: &Frames) -> Outcome {
         let mut twin = self.plan.clone();
         twin.cache = CacheSpec::Off;
-        let (sampled, _) = self.denoise(caption, &twin, "uncached").await?;
+        let (sampled, _) = self.denoise(captions, &twin, "uncached").await?;
         let (latents, fps) = (&sampled.latents, self.fps);
         let (plain, _) =
-            decode::frames(&self.sora, latents, twin.frames, fps, self.screen, self.stop, "uncached").await?;
+            decode::frames(&self.sora, latents, twin.all_frames(), fps, self.screen, self.stop, "uncached").await?;
         let psnr = quality::psnr(&plain.rgb, &frames.rgb);
         let ssim = quality::ssim(&plain, frames);
         let (worst, _) = quality::worst_frame(&quality::psnr_frames(&plain, frames)).unwrap_or_default();

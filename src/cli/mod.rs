@@ -6,6 +6,7 @@ mod decode;
 mod devices;
 mod exit;
 mod generate;
+mod given;
 mod info;
 mod latents;
 mod model;

@@ -6,6 +6,7 @@ use residua::text::prompt::Scores;
 use serde_json::{Value, json};
 
 use super::exit::{Failure, Outcome};
+use super::given::{self, Files};
 use super::model;
 use super::report::Summary;
 use super::screen::round;
@@ -18,6 +19,8 @@ pub struct Facts<'a> {
     pub scores: &'a Scores,
     /// The words of `--cache`.
     pub cache: &'a str,
+    /// Where given frames are from.
+    pub given: &'a Files,
     /// SHA-256 of the file the run started from.
     pub latents_in: Option<&'a str>,
 }
@@ -43,6 +46,8 @@ impl Facts<'_> {
             "seed": plan.seed,
             "rng": plan.rng.to_string(),
             "latents_in": self.latents_in,
+            "given": self.given.recipe(plan),
+            "loop": given::loop_recipe(plan),
             "cache": {
                 "asked": self.cache, "policy": cache.policy, "computed": cache.computed, "skipped": cache.skipped,
                 "work": round(cache.work)
@@ -85,6 +90,7 @@ pub fn command(recipe: &Value) -> Outcome<String> {
     if let Some(motion) = text("/scores/camera_motion") {
         flag("--camera-motion", motion.into());
     }
+    given::rerun(recipe).into_iter().for_each(|(name, value)| flag(name, value));
     if let Some(rng) = text("/rng").filter(|r| *r != "torch-cpu") {
         flag("--rng", rng.into());
     }

@@ -33,6 +33,7 @@ pub fn request(args: &Generate, screen: &Screen) -> Outcome<Request> {
         latents: None,
         scores: None,
         cache: args.cache.cache.parse::<CacheSpec>()?,
+        ..Request::default()
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::given::{Given, Long};
 use crate::cache::CacheSpec;
 use crate::diffusion::noise::Rng;
 use crate::error::{Error, Result};
@@ -34,6 +35,10 @@ pub struct Request {
     pub scores: Option<Scores>,
     /// What may be reused between steps.
     pub cache: CacheSpec,
+    /// Frames it is to contain.
+    pub given: Given,
+    /// How many clips make it, and how they hang together.
+    pub long: Long,
 }
 
 impl Request {
