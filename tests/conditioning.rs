@@ -1,4 +1,4 @@
-//! Given frames, clips that continue one another, several videos a run: by the command line alone.
+//! Given frames, and clips that continue one another: by the command line alone.
 
 #[path = "program/mod.rs"]
 mod program;

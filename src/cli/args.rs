@@ -149,6 +149,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 const GENERATE_HELP: &str = "Examples:
   residua generate -p \"a red circle moving right on a blue background\" -o out.mp4
+  residua generate --prompts prompts.txt --num-videos 2 -o out/
   residua generate -p \"a red circle growing\" -i first.png --end-image last.png -f 34
   residua generate -p \"|0|a red circle|2|a green circle\" -f 34 --loop 4
   residua generate -p \"a red circle\" --cache adacache:preset=fast,moreg=on --verify-cache
@@ -182,9 +183,15 @@ pub struct Generate {
 pub struct Input {
     #[command(flatten)]
     pub model: Model,
-    /// What the video shows; `-` reads standard input
-    #[arg(short, long, value_name = "TEXT")]
-    pub prompt: OsString,
+    /// What the video shows; `-` reads standard input; once for each of several videos
+    #[arg(short, long, value_name = "TEXT", required_unless_present = "prompts")]
+    pub prompt: Vec<OsString>,
+    /// Prompts from a file: one a line, `#` begins a comment
+    #[arg(long, value_name = "FILE", aliases = ["prompt-path", "prompt-file"])]
+    pub prompts: Option<PathBuf>,
+    /// Videos of each prompt, with one seed after the other
+    #[arg(long, value_name = "N", default_value_t = 1, alias = "num-sample")]
+    pub num_videos: usize,
     /// Aesthetic score told to the model, or `none`
     #[arg(long, value_name = "SCORE", value_parser = score)]
     pub aes: Option<Score>,
@@ -289,7 +296,8 @@ pub struct Output {
 #[derive(Args)]
 #[command(next_help_heading = "Output")]
 pub struct Video {
-    /// .mp4, .gif, .png (animated), .y4m, .rgb, a folder of PNGs, or `-` for Y4M on standard output
+    /// .mp4, .gif, .png (animated), .y4m, .rgb, a folder of PNGs, or `-` for Y4M on standard output; of several videos
+    /// a folder of MP4s, or a template with {index}, {index:04}, {seed}, {slug}, {model}
     #[arg(short, long, value_name = "PATH")]
     pub output: Option<PathBuf>,
     /// Quality of an MP4, 0 (best) to 51

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use residua::media::Frames;
+use residua::models::vae::OpenSoraVae;
 use residua::pipeline::{OpenSora, sizes};
 use residua::tensor::Tensor;
 use serde_json::{Value, json};
@@ -52,7 +53,7 @@ async fn work(args: &Decode, screen: &Screen, stop: &Stop) -> Outcome {
         }),
     );
     let latents = gpu.upload(&given.numbers, given.shape);
-    let (video, _) = self::frames(&sora, &latents, frames, fps, screen, stop, "").await?;
+    let (video, _) = self::frames(&sora, &sora.open_vae()?, &latents, frames, fps, screen, stop, "").await?;
     stop.check()?;
     let recipe = given.recipe.filter(|_| !args.video.no_metadata).map(|r| amended(r, frames, fps));
     let bytes = target.write(&video, recipe.as_ref(), screen)?;
@@ -62,12 +63,13 @@ async fn work(args: &Decode, screen: &Screen, stop: &Stop) -> Outcome {
     Ok(())
 }
 
-/// Decodes with a bar; `run` tells the decoding of several runs apart.
+/// Decodes by an open autoencoder, with a bar; `run` tells the decoding of several runs apart.
 ///
 /// # Errors
-/// Those of [`OpenSora::decode`].
+/// Those of [`OpenSora::decode_by`].
 pub async fn frames(
     sora: &OpenSora,
+    vae: &OpenSoraVae,
     latents: &Tensor,
     frames: usize,
     fps: f64,
@@ -80,7 +82,7 @@ pub async fn frames(
         bar.frames(done, all, run);
         !stop.asked()
     };
-    let video = sora.decode(latents, frames, fps, &mut seen).await?;
+    let video = sora.decode_by(vae, latents, frames, fps, &mut seen).await?;
     let took = bar.elapsed();
     drop(bar);
     let run = if run.is_empty() { String::new() } else { format!(", {run}") };

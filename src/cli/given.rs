@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use residua::Error;
 use residua::media::Reference;
 use residua::pipeline::{Given, Long, Plan, Posterior, Request};
 use residua::text::prompt::Embedded;
@@ -71,7 +72,7 @@ pub struct Files {
     end: Option<usize>,
 }
 
-/// Puts given frames and loops into a request: those of the flags, or those in its prompt. All files are read.
+/// Puts the flags' given frames and loops into a request. All files are read.
 ///
 /// # Errors
 /// Wrong use; a file that is missing, damaged, too large or something else.
@@ -101,9 +102,18 @@ pub fn take(flags: &Flags, request: &mut Request) -> Outcome<Files> {
             place(request, &mut files, Path::new(path), mask, "ref")?;
         }
     }
-    let embedded = Embedded::split(&request.prompt)?.reference_path.unwrap_or_default();
-    if request.take_embedded()? {
-        for name in embedded.split(';').filter(|name| !name.is_empty()) {
+    Ok(files)
+}
+
+/// The given frames of a request: those of the flags, `files`, or those its prompt names, which are read.
+///
+/// # Errors
+/// As [`take`]; frames given in both ways.
+pub fn embedded(files: &Files, request: &mut Request) -> Outcome<Files> {
+    let mut files = files.clone();
+    let paths = Embedded::split(&request.prompt)?.reference_path.unwrap_or_default();
+    if request.take_embedded().map_err(|e| if matches!(e, Error::Io { .. }) { Failure::input(e) } else { e.into() })? {
+        for name in paths.split(';').filter(|name| !name.is_empty()) {
             files.add(name)?;
         }
     }

@@ -11,6 +11,7 @@ mod info;
 mod latents;
 mod model;
 mod output;
+mod prompts;
 mod recipe;
 mod report;
 mod screen;

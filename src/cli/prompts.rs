@@ -1,0 +1,69 @@
+//! Prompts from the command line, from a file, from standard input.
+
+use std::io::Read;
+use std::path::Path;
+
+use residua::Error;
+
+use super::args::Input;
+use super::exit::{Failure, Outcome};
+
+/// What is read of a prompt on standard input; the pipeline takes far less.
+const MOST_INPUT: u64 = 1 << 20;
+/// What is read of a file of prompts.
+const MOST_FILE: u64 = 64 << 20;
+
+/// All prompts asked for: those of `-p` in their order, then those of the file.
+///
+/// # Errors
+/// If one is no text, or the file cannot be read.
+pub fn read(input: &Input) -> Outcome<Vec<String>> {
+    if input.prompt.iter().filter(|p| *p == "-").count() > 1 {
+        return Err(Failure::wrong("prompt", "`-` is there twice, but standard input can be read once"));
+    }
+    let mut prompts = Vec::new();
+    for prompt in &input.prompt {
+        prompts.push(if prompt == "-" {
+            standard_input()?
+        } else {
+            prompt.to_str().ok_or_else(|| Failure::wrong("prompt", "is not valid UTF-8"))?.to_string()
+        });
+    }
+    if let Some(path) = &input.prompts {
+        prompts.extend(file(path)?);
+    }
+    Ok(prompts)
+}
+
+fn standard_input() -> Outcome<String> {
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().lock().take(MOST_INPUT).read_to_end(&mut bytes);
+    read.map_err(|e| Failure::wrong("prompt", format!("standard input cannot be read: {e}")))?;
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        Failure::wrong("prompt", format!("standard input is not valid UTF-8 (from byte {at} on)"))
+    })?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_string())
+}
+
+/// A prompt a line; empty lines and those that begin with `#` are none.
+fn file(path: &Path) -> Outcome<Vec<String>> {
+    let failed = |e: std::io::Error| Failure::input(Error::io(path, e));
+    let invalid = |problem: String| failed(std::io::Error::new(std::io::ErrorKind::InvalidData, problem));
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).and_then(|f| f.take(MOST_FILE + 1).read_to_end(&mut bytes)).map_err(failed)?;
+    if bytes.len() as u64 > MOST_FILE {
+        return Err(invalid(format!("is more than the {MOST_FILE} bytes that are read of prompts")));
+    }
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        let line = 1 + e.as_bytes()[..at].iter().filter(|b| **b == b'\n').count();
+        invalid(format!("is not valid UTF-8 (line {line})"))
+    })?;
+    let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
+    let prompts: Vec<String> = lines.filter(|l| !l.is_empty() && !l.starts_with('#')).map(String::from).collect();
+    if prompts.is_empty() {
+        return Err(invalid("holds no prompt; it has one a line".into()));
+    }
+    Ok(prompts)
+}
