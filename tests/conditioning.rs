@@ -290,3 +290,25 @@ fn loops_that_cannot_be() {
     let ran = run(d, &[&args[..], &["|0|x|1|y"]].concat());
     assert!(ran.exit == 2 && ran.err.contains("one is made"), "{}", ran.err);
 }
+
+#[test]
+fn caches_beside_given_frames_and_clips() {
+    let dir = scratch();
+    let d = dir.path();
+    picture(d, "a.png", 0);
+    let go = |cache: &str, name: &str| {
+        let own = ["-p", PROMPT, "-f", "34", "--loop", "2", "--ref", "a.png:0,0,0,1,0.5", "--no-metadata", "-o", name];
+        generate(d, &[&own[..], &["--force", "--cache", cache]].concat()).ok()
+    };
+    go("off", "off.rgb");
+    let ran = go("adacache:codebook=1.0:1", "ones.rgb");
+    assert!(bytes(d, "off.rgb") == bytes(d, "ones.rgb"), "a cache that never reuses");
+    assert!(ran.err.contains("12 of 12 steps computed"), "of both clips: {}", ran.err);
+    for cache in ["adacache:codebook=9:2,moreg=on", "static:every=2", "teacache:threshold=900", "fbcache:threshold=900"]
+    {
+        go(cache, "x.rgb");
+        assert!(bytes(d, "x.rgb") != bytes(d, "off.rgb"), "{cache}");
+    }
+    let ran = go("pab:window=0-1000,skip=1", "x.rgb");
+    assert!(ran.err.contains(" of 12 steps computed"), "{}", ran.err);
+}

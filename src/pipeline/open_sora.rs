@@ -180,6 +180,10 @@ impl OpenSora {
             let z = weights.get("z", [1, c * t * h * w])?.reshape([1, c, t, h, w]);
             let vae = OpenSoraVae::from_weights(weights, self.vae.clone())?;
             vae.decode_frames(&z, plan.frames)?.next().transpose().map_err(|e| refused("decoding", e))?;
+            if let Some([frames, height, width]) = plan.encoded_together() {
+                let x = vec![0.0; 3 * frames * height * width];
+                vae.encode_pixels(&x, [frames, height, width], None).map_err(|e| refused("encoding given", e))?;
+            }
         }
         Ok(())
     }

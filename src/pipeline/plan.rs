@@ -16,6 +16,8 @@ use crate::text::prompt::{Embedded, Scores, Segments};
 const MOST_PIXELS: usize = 8192;
 const MOST_FRAMES: usize = 4096;
 const MOST_STEPS: usize = 10_000;
+/// Frames that are encoded together.
+const CHUNK_FRAMES: usize = 17;
 /// Longest prompt in bytes that is read at all.
 const MOST_PROMPT: usize = 64 << 10;
 
@@ -154,6 +156,13 @@ impl Plan {
     /// Size of the video's frames: whole latent cells.
     pub fn pixels(&self) -> [usize; 2] {
         [self.latent[2] * self.factor, self.latent[3] * self.factor]
+    }
+
+    /// Frames, rows and columns of the largest video that is encoded at once, if any is.
+    pub(super) fn encoded_together(&self) -> Option<[usize; 3]> {
+        let given = self.given.references.iter().map(|r| r.frames().count()).max();
+        let most = given.into_iter().chain((self.long.clips > 1).then(|| self.long.shared())).max()?;
+        Some([most.min(CHUNK_FRAMES), self.height, self.width])
     }
 
     /// Numbers in the residual stream of a denoising step, in its largest tensor, and in that of decoding a frame.

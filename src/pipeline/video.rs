@@ -161,8 +161,8 @@ async fn code(
             let frames = gpu.upload(&noise.spatial[first..first + count].concat(), [count, spatial, h, w]);
             (frames, gpu.upload(&noise.temporal[chunk], [1, temporal, latents, h, w]))
         });
-        let x = gpu.upload(&own.numbers, [1, 3, count, height, width]);
-        let z = vae.encode(&x, noise.as_ref().map(|(spatial, temporal)| Noise { spatial, temporal }))?.z;
+        let noise = noise.as_ref().map(|(spatial, temporal)| Noise { spatial, temporal });
+        let z = vae.encode_pixels(&own.numbers, [count, height, width], noise)?.z;
         parts.push(Latents { frames: latents, numbers: z.read().await? });
     }
     Ok(Latents::join(&parts, h * w))
