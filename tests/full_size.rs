@@ -7,7 +7,7 @@ use residua::models::stdit3::{self, Input, STDiT3};
 use residua::models::t5::{self, T5Encoder};
 use residua::models::vae::{self, OpenSoraVae};
 use residua::nn::Tap;
-use residua::ops::{self, Activation, Difference, Gate, Geometry, Modulate, Store, Target};
+use residua::ops::{self, Activation, Difference, Gate, Geometry, Modulate, Power, Store, Target};
 use residua::tensor::{Tensor, Weights};
 
 fn open(class: Option<Class>, dtype: DType, binding: Option<u64>) -> Gpu {
@@ -66,8 +66,8 @@ fn passes_in_parts() {
             ops::rms_norm(&x, &weight, 1e-6, Store::Operand),
             ops::group_norm(&image, 1, 1e-5, &scale, &bias, true, Store::Operand),
             ops::group_norm(&image, 1, 1e-5, &scale, &bias, false, Store::Full),
-            ops::difference(&x, &y, Difference { segments: 1, len: x.count(), x_at: 0, y_at: 0 }),
-            ops::difference(&x, &y, apart),
+            ops::difference(&x, &y, Difference { segments: 1, len: x.count(), x_at: 0, y_at: 0 }, Power::One),
+            ops::difference(&x, &y, apart, Power::Two),
             ops::join(&[x.clone(), y.clone()]),
         ]
     });

@@ -1,11 +1,11 @@
-// Partial sums of |x − y|, |x| and |y| over segments of two tensors, for the metrics of a cache.
+// Partial sums of |x − y|ᵖ, |x|ᵖ and |y|ᵖ, p 1 or 2, over segments of two tensors, for the metrics of a cache.
 //
 // Segment b covers x[b·stride + x_at + i] and y[b·stride + y_at + i], i < len: with equal offsets the change
 // of a residual, with offsets i frames apart its motion. Every workgroup of WIDTH takes PER consecutive
-// numbers and writes one partial (Σ|x−y|, Σ|x|, Σ|y|, 0), those of a launch from `first` on; no sum is long
+// numbers and writes one partial (Σ|x−y|ᵖ, Σ|x|ᵖ, Σ|y|ᵖ, 0), those of a launch from `first` on; no sum is long
 // enough to lose digits in f32.
 // Moves 8 bytes for each number compared, the least there is.
-// Links: `Num` (lib/ones, pairs, fours; all places and PER count these), `across`.
+// Links: `Num` (lib/ones, pairs, fours; all places and PER count these), `across`, `power` (power_1, power_2).
 // use lib/grid
 
 struct Params { segments: u32, stride: u32, len: u32, x_at: u32, y_at: u32, per_segment: u32, first: u32, pad0: u32 }
@@ -36,9 +36,9 @@ fn main(
     for (var i = start + l; i < to; i += WIDTH) {
         let a = x[x_at + i];
         let b = y[y_at + i];
-        apart += abs(a - b);
-        left += abs(a);
-        right += abs(b);
+        apart += power(a - b);
+        left += power(a);
+        right += power(b);
     }
     let total = across(l, 0u, vec4<f32>(sum_of(apart), sum_of(left), sum_of(right), 0.0));
     if (l == 0u) { out[p.first + flat] = total; }

@@ -6,69 +6,30 @@
 
 use std::ops::Range;
 
-use super::{Axis, Branch, CachePolicy, Change, Decision, Evaluation, Row, Run, Site, reuse_all};
+use super::{
+    Axis, Branch, CachePolicy, Change, Codebook, Decision, Distance, Evaluation, Measure, Row, Run, Site, Taylor,
+};
 use crate::error::{Error, Result};
 
-/// Thresholds and rates: a distance below a threshold is answered by its rate, in order; the last rate
-/// answers whatever is left, and its threshold is never asked.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Codebook(Vec<(f64, usize)>);
-
-impl Codebook {
-    /// Checks and takes a codebook.
-    ///
-    /// # Errors
-    /// [`Error::Request`] if it is empty, not in ascending order, not finite, or holds a rate of 0.
-    pub fn new(pairs: Vec<(f64, usize)>) -> Result<Self> {
-        let wrong = |problem: String| Err(Error::request("cache codebook", problem));
-        if pairs.is_empty() {
-            return wrong("is empty; expected threshold:rate pairs such as 0.08:6/0.16:5/1.0:1".into());
-        }
-        if let Some((t, r)) = pairs.iter().find(|(t, r)| !t.is_finite() || *t < 0.0 || *r == 0) {
-            return wrong(format!("has the pair {t}:{r}; thresholds are finite and not negative, rates at least 1"));
-        }
-        if let Some(w) = pairs.windows(2).find(|w| w[1].0 <= w[0].0) {
-            return wrong(format!("has {} after {}; thresholds must ascend", w[1].0, w[0].0));
-        }
-        Ok(Self(pairs))
-    }
-
-    /// The released codebook for 30 steps, fast (paper, appendix A.1).
-    pub fn fast() -> Self {
-        Self(vec![(0.08, 6), (0.16, 5), (0.24, 4), (0.32, 3), (0.40, 2), (1.0, 1)])
-    }
-
-    /// The released codebook for 30 steps, slow (paper, appendix A.1, with its typing error read as the code has it).
-    pub fn slow() -> Self {
-        Self(vec![(0.08, 3), (0.16, 2), (0.24, 1), (0.32, 1), (0.40, 1), (1.0, 1)])
-    }
-
-    /// The released codebook for 100 steps (paper, Table 3f, fast).
-    pub fn steps100() -> Self {
-        Self(vec![(0.03, 12), (0.05, 10), (0.07, 8), (0.09, 6), (0.11, 4), (1.0, 3)])
-    }
-
-    /// Threshold and rate pairs, in order.
-    pub fn pairs(&self) -> &[(f64, usize)] {
-        &self.0
-    }
-
-    /// The rate for a distance. NaN gets the last.
-    pub fn rate(&self, distance: f64) -> usize {
-        let (last, asked) = self.0.split_last().expect("a codebook is never empty");
-        asked.iter().find(|(threshold, _)| distance < *threshold).unwrap_or(last).1
-    }
-}
-
-/// Which residual is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which residual is measured (paper, Table 3e).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Residual {
     /// Gated self-attention of temporal blocks (the released default).
+    #[default]
+    #[serde(rename = "t-attn")]
     TemporalAttn,
     /// Gated self-attention of spatial blocks.
+    #[serde(rename = "s-attn")]
     SpatialAttn,
     /// Cross-attention and MLP, of both blocks at a depth, spatial first.
+    #[serde(rename = "ca-mlp")]
     CrossMlp,
+    /// Cross-attention alone, of both blocks. (The paper has it, the released code does not.)
+    #[serde(rename = "cross")]
+    Cross,
+    /// The gated MLP alone, of both blocks. (The paper has it, the released code does not.)
+    #[serde(rename = "mlp")]
+    Mlp,
 }
 
 impl Residual {
@@ -77,6 +38,8 @@ impl Residual {
             Residual::TemporalAttn => site.axis == Axis::Temporal && site.branch == Branch::SelfAttn,
             Residual::SpatialAttn => site.axis == Axis::Spatial && site.branch == Branch::SelfAttn,
             Residual::CrossMlp => site.branch == Branch::CrossMlp,
+            Residual::Cross => site.branch == Branch::Cross,
+            Residual::Mlp => site.branch == Branch::Mlp,
         }
     }
 
@@ -86,12 +49,49 @@ impl Residual {
             Residual::TemporalAttn => "t-attn",
             Residual::SpatialAttn => "s-attn",
             Residual::CrossMlp => "ca-mlp",
+            Residual::Cross => "cross",
+            Residual::Mlp => "mlp",
         }
     }
 }
 
+/// In which pairs it is measured (paper, Table 3d). With several, their distances are averaged.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layers {
+    /// The first.
+    Start,
+    /// The one in the middle, counting down: 13 of 28 (from 0), as released.
+    #[default]
+    Mid,
+    /// The last.
+    End,
+    /// First, middle and last. The paper does not say which it took.
+    Multiple,
+    /// These.
+    #[serde(untagged)]
+    These(Vec<usize>),
+}
+
+impl Layers {
+    /// Of a stack of so many.
+    fn of(&self, depth: usize) -> Vec<usize> {
+        let last = depth.saturating_sub(1);
+        let mut layers = match self {
+            Layers::Start => vec![0],
+            Layers::Mid => vec![last / 2],
+            Layers::End => vec![last],
+            Layers::Multiple => vec![0, last / 2, last],
+            Layers::These(layers) => layers.clone(),
+        };
+        layers.dedup();
+        layers
+    }
+}
+
 /// Motion regularization: distances count for more where frames differ more.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct MoReg {
     /// Frame strides whose scores are averaged.
     pub strides: Vec<usize>,
@@ -119,43 +119,79 @@ impl MoReg {
     }
 }
 
+/// What AdaCache goes by.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Distances to rates.
+    pub codebook: Codebook,
+    /// Which residual is measured …
+    pub residual: Residual,
+    /// … where …
+    pub layers: Layers,
+    /// … and how.
+    pub distance: Distance,
+    /// Motion regularization, if it is on.
+    pub moreg: Option<MoReg>,
+    /// Steps at the beginning that are always computed, at least 1; released: 1, and the second because nothing has been
+    /// compared before it.
+    pub head: usize,
+    /// Steps at the end that are always computed; released: 2.
+    pub tail: usize,
+    /// 0: residuals are reused as they were, as released. More: they are extrapolated by differences up to this order, as
+    /// [`super::TaylorSeer`] does it.
+    pub order: usize,
+}
+
+impl Settings {
+    /// A codebook with everything else as released, without motion regularization.
+    pub fn released(codebook: Codebook) -> Self {
+        Self {
+            codebook,
+            residual: Residual::default(),
+            layers: Layers::default(),
+            distance: Distance::default(),
+            moreg: None,
+            head: 1,
+            tail: 2,
+            order: 0,
+        }
+    }
+}
+
 /// The policy and its state.
 pub struct AdaCache {
-    codebook: Codebook,
-    residual: Residual,
-    /// `None`: the middle of the stack, as the released block 13 of 28 (from 0).
-    layers: Option<Vec<usize>>,
-    moreg: Option<MoReg>,
+    settings: Settings,
     // state of a run
     depth: usize,
     depths: Vec<usize>,
     motion_on: bool,
     last: usize,
     rate: usize,
+    taylor: Taylor,
     /// Motion score of each measured site at its last evaluation.
     previous: Vec<(Site, f64)>,
 }
 
 impl AdaCache {
-    /// A policy with the given codebook, measured at `layers` (the middle one if none are named).
-    pub fn new(codebook: Codebook, residual: Residual, layers: Option<Vec<usize>>, moreg: Option<MoReg>) -> Self {
+    /// The policy with these settings.
+    pub fn new(settings: Settings) -> Self {
+        let taylor = Taylor::new(settings.order, 0);
         Self {
-            codebook,
-            residual,
-            layers,
-            moreg,
+            settings,
             depth: 0,
             depths: Vec::new(),
             motion_on: false,
             last: 0,
             rate: 1,
+            taylor,
             previous: Vec::new(),
         }
     }
 
     /// Score of the motion in a residual, if motion counts at this step; else 1.
     fn motion_score(&self, step: usize, raw: &[f64]) -> f64 {
-        match self.moreg.as_ref().filter(|m| self.motion_on && (m.window.0..=m.window.1).contains(&step)) {
+        match self.settings.moreg.as_ref().filter(|m| self.motion_on && (m.window.0..=m.window.1).contains(&step)) {
             Some(m) => {
                 let mean = raw.iter().sum::<f64>() / raw.len() as f64;
                 (mean / m.centre).powi(m.power) / m.divide
@@ -167,19 +203,20 @@ impl AdaCache {
 
 impl CachePolicy for AdaCache {
     fn describe(&self) -> String {
-        format!("adacache{}", if self.moreg.is_some() { "+moreg" } else { "" })
+        let moreg = if self.settings.moreg.is_some() { "+moreg" } else { "" };
+        let taylor = if self.settings.order > 0 { "+taylor" } else { "" };
+        format!("adacache{moreg}{taylor}")
     }
 
     fn begin(&mut self, run: &Run) -> Result<()> {
-        // 13 of 28: the middle, counting down
-        self.depths = self.layers.clone().unwrap_or_else(|| vec![run.depth.saturating_sub(1) / 2]);
+        self.depths = self.settings.layers.of(run.depth);
         if let Some(layer) = self.depths.iter().find(|&&l| l >= run.depth) {
             let problem = format!("{layer} is not there: the model has layers 0 to {}", run.depth.saturating_sub(1));
             return Err(Error::request("cache layers", problem));
         }
         // one frame has no motion; upstream divides 0 by 0 there
-        self.motion_on = self.moreg.is_some() && run.frames > 1;
-        if let Some(m) = self.moreg.as_ref().filter(|_| self.motion_on)
+        self.motion_on = self.settings.moreg.is_some() && run.frames > 1;
+        if let Some(m) = self.settings.moreg.as_ref().filter(|_| self.motion_on)
             && let Some(stride) = m.strides.iter().find(|&&s| s == 0 || s >= run.frames)
         {
             let problem =
@@ -189,32 +226,44 @@ impl CachePolicy for AdaCache {
         self.depth = run.depth;
         self.last = 0;
         self.rate = 1;
+        self.taylor.begin();
         self.previous.clear();
         Ok(())
     }
 
     fn bytes(&self, run: &Run) -> u64 {
         let sites = self.depths.iter().flat_map(|&depth| {
-            let branches = [Branch::SelfAttn, Branch::CrossMlp];
+            let branches = [Branch::SelfAttn, Branch::CrossMlp, Branch::Cross, Branch::Mlp];
             let axes = [Axis::Spatial, Axis::Temporal];
             axes.into_iter().flat_map(move |axis| branches.map(|branch| Site { depth, axis, branch }))
         });
-        (1 + sites.filter(|&site| self.residual.matches(site)).count() as u64) * run.stream_bytes()
+        let measured = sites.filter(|&site| self.settings.residual.matches(site)).count();
+        (1 + self.settings.order as u64 + measured as u64) * run.stream_bytes()
     }
 
     fn decide(&mut self, at: &Evaluation) -> Decision {
         let step = at.index + 1;
-        let computes = step == self.last + self.rate || at.first || step + 1 >= at.count;
-        if computes { Decision::Compute } else { reuse_all(self.depth) }
+        let forced = at.first || step <= self.settings.head || step + self.settings.tail > at.count;
+        if forced || step == self.last + self.rate {
+            self.taylor.computed(at.index);
+            Decision::Compute
+        } else {
+            Decision::Reuse(0..self.depth, self.taylor.weights(at.index))
+        }
     }
 
     fn stores(&self) -> Option<Range<usize>> {
         Some(0..self.depth)
     }
 
-    fn measures(&self, site: Site) -> Option<&[usize]> {
-        let here = self.residual.matches(site) && self.depths.contains(&site.depth);
-        here.then(|| self.moreg.as_ref().filter(|_| self.motion_on).map_or(&[][..], |m| &m.strides))
+    fn history(&self) -> usize {
+        1 + self.settings.order
+    }
+
+    fn measures(&self, site: Site) -> Option<Measure<'_>> {
+        let here = self.settings.residual.matches(site) && self.depths.contains(&site.depth);
+        let strides = || self.settings.moreg.as_ref().filter(|_| self.motion_on).map_or(&[][..], |m| &m.strides);
+        here.then(|| Measure { distance: self.settings.distance, back: 1, strides: strides() })
     }
 
     fn finish(&mut self, at: &Evaluation, changes: &[Change]) -> Vec<Row> {
@@ -224,10 +273,11 @@ impl CachePolicy for AdaCache {
         let mut mean = 0.0;
         let mut rows = Vec::with_capacity(changes.len());
         for (count, change) in changes.iter().enumerate() {
-            let distance = change.relative_l1 / rate as f64;
+            // a change is never without a distance: it is the comparison with an older residual
+            let distance = change.distances.first().map_or(f64::NAN, |d| d / rate as f64);
             mean = (distance + count as f64 * mean) / (count + 1) as f64;
             let score = self.motion_score(step, &change.motion);
-            let gradient = match &self.moreg {
+            let gradient = match &self.settings.moreg {
                 Some(m) if self.motion_on => {
                     let slot = match self.previous.iter().position(|(site, _)| *site == change.site) {
                         Some(i) => i,
@@ -243,7 +293,8 @@ impl CachePolicy for AdaCache {
             };
             let factor = score + gradient.abs();
             let asked = mean * factor;
-            self.rate = self.codebook.rate(asked);
+            // before the head has ended the next step is computed, whatever is measured
+            self.rate = if step < self.settings.head { 1 } else { self.settings.codebook.rate(asked) };
             rows.push(Row {
                 step,
                 site: change.site,
@@ -276,7 +327,7 @@ mod tests {
                 let computes = policy.decide(&at) == Decision::Compute;
                 if computes {
                     let rate = policy.rate as f64;
-                    let change = Change { site, relative_l1: distance(step) * rate, motion: vec![] };
+                    let change = Change { site, distances: vec![distance(step) * rate], motion: vec![] };
                     let changes = if step == 1 { vec![] } else { vec![change] };
                     policy.finish(&at, &changes);
                 }
@@ -286,7 +337,7 @@ mod tests {
     }
 
     fn plain(codebook: Codebook) -> AdaCache {
-        AdaCache::new(codebook, Residual::TemporalAttn, None, None)
+        AdaCache::new(Settings::released(codebook))
     }
 
     #[test]
@@ -306,20 +357,23 @@ mod tests {
     }
 
     #[test]
+    fn both_ends_can_be_longer_or_shorter() {
+        let settings = |head, tail| Settings { head, tail, ..Settings::released(Codebook::fast()) };
+        let of = |head, tail| computed(&mut AdaCache::new(settings(head, tail)), 20, |_| 0.0);
+        assert_eq!(of(4, 1), [1, 2, 3, 4, 10, 16, 20]);
+        assert_eq!(of(1, 0), [1, 2, 8, 14, 20]);
+        assert_eq!(of(1, 4), [1, 2, 8, 14, 17, 18, 19, 20]);
+        // a distance is by the step, and in the head every step is one
+        let mut policy = AdaCache::new(settings(3, 2));
+        computed(&mut policy, 3, |_| 0.0);
+        assert_eq!(computed(&mut policy, 20, |step| if step == 3 { 0.2 } else { 0.0 })[..4], [1, 2, 3, 7]);
+    }
+
+    #[test]
     fn the_middle_is_the_released_block() {
         let mut policy = plain(Codebook::fast());
         policy.begin(&run(30)).unwrap();
         assert!(policy.measures(Site { depth: 13, axis: Axis::Temporal, branch: Branch::SelfAttn }).is_some());
         assert!(policy.measures(Site { depth: 13, axis: Axis::Spatial, branch: Branch::SelfAttn }).is_none());
-    }
-
-    #[test]
-    fn codebooks_of_any_length_are_checked() {
-        assert_eq!(Codebook::new(vec![(1.0, 1)]).unwrap().rate(0.0), 1);
-        let two = Codebook::new(vec![(0.1, 3), (0.2, 2)]).unwrap();
-        assert_eq!([0.05, 0.1, 0.3, f64::NAN].map(|d| two.rate(d)), [3, 2, 2, 2]);
-        for bad in [vec![], vec![(0.2, 2), (0.1, 1)], vec![(0.1, 0)], vec![(f64::NAN, 1)], vec![(-0.1, 1)]] {
-            assert!(Codebook::new(bad).is_err());
-        }
     }
 }

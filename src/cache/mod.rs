@@ -11,31 +11,40 @@
 
 mod adacache;
 mod branches;
+mod calibration;
+mod codebook;
 mod delta_dit;
 mod fbcache;
 mod fixed;
 mod magcache;
 mod pab;
+mod recorder;
+pub mod replay;
 mod spec;
 mod store;
 mod taylorseer;
 mod teacache;
 mod tgate;
+mod wish;
 mod words;
 
 use std::ops::Range;
 
-pub use adacache::{AdaCache, Codebook, MoReg, Residual};
+pub use adacache::{AdaCache, Layers, MoReg, Residual, Settings};
+pub use calibration::{Calibration, MadeFor};
+pub use codebook::Codebook;
 pub use delta_dit::{DeltaDit, Phase};
 pub use fbcache::FbCache;
 pub use fixed::Fixed;
 pub use magcache::MagCache;
 pub use pab::Pab;
+pub use recorder::Recorder;
 pub use spec::CacheSpec;
 pub use store::{Evaluated, ResidualCache};
 pub use taylorseer::{Taylor, TaylorSeer};
 pub use teacache::TeaCache;
 pub use tgate::TGate;
+pub use wish::{Preset, Wish};
 
 use crate::error::Result;
 
@@ -172,13 +181,48 @@ pub enum Decision {
     Ask(Probe),
 }
 
+/// How far a residual is from an older one, over all samples, tokens and channels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Distance {
+    /// Σ|old − new| / Σ|old|
+    #[default]
+    L1,
+    /// ‖old − new‖₂ / ‖old‖₂
+    L2,
+    /// 1 − old · new / (‖old‖₂ ‖new‖₂)
+    Cosine,
+}
+
+impl Distance {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Distance::L1 => "l1",
+            Distance::L2 => "l2",
+            Distance::Cosine => "cosine",
+        }
+    }
+}
+
+/// What is wanted of a site's residual.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Measure<'a> {
+    /// How it is told from those kept before.
+    pub distance: Distance,
+    /// With how many of them it is compared, the newest.
+    pub back: usize,
+    /// Frame strides at which its motion is wanted.
+    pub strides: &'a [usize],
+}
+
 /// What one site told about itself at a computed evaluation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
     /// Where.
     pub site: Site,
-    /// Σ|old − new| / Σ|old| over all samples, tokens and channels.
-    pub relative_l1: f64,
+    /// From the residuals kept before, the newest first.
+    pub distances: Vec<f64>,
     /// For each stride asked for: Σ|later − earlier| / (Σ|later| + Σ|earlier|) of the new residual, frames a stride apart.
     pub motion: Vec<f64>,
 }
@@ -248,8 +292,8 @@ pub trait CachePolicy: Send {
         false
     }
 
-    /// Whether the change of this site's residual is wanted, and at which frame strides its motion.
-    fn measures(&self, _site: Site) -> Option<&[usize]> {
+    /// What is wanted of this site's residual when it is computed.
+    fn measures(&self, _site: Site) -> Option<Measure<'_>> {
         None
     }
 

@@ -1,9 +1,11 @@
 //! The words of `--cache`: `name[:key=value,…]`, the same in configuration files.
 
+use std::path::Path;
+
 use super::words::{Options, unknown};
 use super::{
-    AdaCache, CachePolicy, Codebook, DeltaDit, FbCache, Fixed, MagCache, MoReg, Pab, Phase, Residual, TGate,
-    TaylorSeer, TeaCache,
+    AdaCache, CachePolicy, Calibration, DeltaDit, FbCache, Fixed, MagCache, Pab, Phase, TGate, TaylorSeer, TeaCache,
+    Wish,
 };
 use crate::error::{Error, Result};
 
@@ -14,20 +16,7 @@ pub enum CacheSpec {
     #[default]
     Off,
     /// [`AdaCache`].
-    AdaCache {
-        /// `None`: the released one for the number of steps.
-        codebook: Option<Codebook>,
-        /// Which residual is measured.
-        residual: Residual,
-        /// Blocks it is measured in; `None`: the middle one.
-        layers: Option<Vec<usize>>,
-        /// Whether motion regularization is on.
-        moreg: bool,
-        /// Frame strides of the motion score.
-        strides: Option<Vec<usize>>,
-        /// Steps at which motion counts.
-        window: Option<(usize, usize)>,
-    },
+    AdaCache(Box<Wish>),
     /// [`DeltaDit`].
     DeltaDit(DeltaDit),
     /// [`FbCache`].
@@ -49,10 +38,11 @@ pub enum CacheSpec {
 /// Reads the options of a policy.
 type Read = fn(&str) -> Result<CacheSpec>;
 
-const POLICIES: [(&str, Read); 9] = [
+const POLICIES: [(&str, Read); 10] = [
     ("adacache", adacache),
     ("delta-dit", delta_dit),
     ("fbcache", fbcache),
+    ("file", file),
     ("magcache", magcache),
     ("pab", pab),
     ("static", fixed),
@@ -61,8 +51,6 @@ const POLICIES: [(&str, Read); 9] = [
     ("tgate", tgate),
 ];
 
-/// From this many steps on the released codebook for 100 steps is the default.
-const MANY_STEPS: usize = 60;
 /// Most evaluations an interval, a warm-up or a window can speak of.
 const MOST: usize = 10_000;
 /// Most differences of an extrapolation.
@@ -102,20 +90,7 @@ impl CacheSpec {
     pub fn build(&self, steps: usize) -> Option<Box<dyn CachePolicy>> {
         Some(match self {
             CacheSpec::Off => return None,
-            CacheSpec::AdaCache { codebook, residual, layers, moreg, strides, window } => {
-                let codebook = codebook
-                    .clone()
-                    .unwrap_or_else(|| if steps >= MANY_STEPS { Codebook::steps100() } else { Codebook::fast() });
-                let moreg = moreg.then(|| {
-                    let released = MoReg::released(steps);
-                    MoReg {
-                        strides: strides.clone().unwrap_or(released.strides.clone()),
-                        window: window.unwrap_or(released.window),
-                        ..released
-                    }
-                });
-                Box::new(AdaCache::new(codebook, *residual, layers.clone(), moreg))
-            }
+            CacheSpec::AdaCache(wish) => Box::new(AdaCache::new(wish.settings(steps))),
             CacheSpec::DeltaDit(policy) => Box::new(policy.clone()),
             CacheSpec::FbCache(policy) => Box::new(policy.clone()),
             CacheSpec::Fixed(policy) => Box::new(policy.clone()),
@@ -129,19 +104,20 @@ impl CacheSpec {
 }
 
 fn adacache(options: &str) -> Result<CacheSpec> {
-    let o = Options::parse(options, &["preset", "codebook", "layers", "residual", "moreg", "strides", "window"])?;
-    let presets = [("fast", Codebook::fast()), ("slow", Codebook::slow()), ("steps100", Codebook::steps100())];
-    let preset = o.one_of("preset", &presets)?;
-    let codebook = o.get("codebook").map(parse_codebook).transpose()?;
-    let residuals = [Residual::TemporalAttn, Residual::SpatialAttn, Residual::CrossMlp].map(|r| (r.name(), r));
-    Ok(CacheSpec::AdaCache {
-        codebook: codebook.or(preset),
-        residual: o.one_of("residual", &residuals)?.unwrap_or(Residual::TemporalAttn),
-        layers: o.list("layers", 0..=MOST, "block numbers such as 13 or 0/13")?,
-        moreg: o.switch("moreg")?,
-        strides: o.list("strides", 1..=MOST, "frame strides such as 1 or 1/2")?,
-        window: o.range("window", "a range of steps such as 4-26")?,
-    })
+    Ok(CacheSpec::AdaCache(Box::new(Wish::parse(options, None)?)))
+}
+
+/// `PATH[,options of adacache]`
+fn file(words: &str) -> Result<CacheSpec> {
+    let (path, options) = words.split_once(',').unwrap_or((words, ""));
+    if path.is_empty() {
+        return Err(Error::request(
+            "cache file",
+            "names no file; expected file:PATH, as `residua calibrate` writes it",
+        ));
+    }
+    let made = Calibration::read(Path::new(path))?;
+    Ok(CacheSpec::AdaCache(Box::new(Wish::parse(options, Some(made))?)))
 }
 
 fn fixed(options: &str) -> Result<CacheSpec> {
@@ -256,24 +232,9 @@ fn delta_dit(options: &str) -> Result<CacheSpec> {
     Ok(CacheSpec::DeltaDit(DeltaDit::new(phases, o.number("gap", 1..=MOST, 2)?)))
 }
 
-fn parse_codebook(text: &str) -> Result<Codebook> {
-    let pair = |p: &str| {
-        let (threshold, rate) = p.split_once(':')?;
-        Some((threshold.trim().parse().ok()?, rate.trim().parse().ok()?))
-    };
-    let pairs = text
-        .split('/')
-        .map(|p| {
-            pair(p).ok_or_else(|| {
-                Error::request("cache codebook", format!("`{p}` is no threshold:rate pair such as 0.08:6"))
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
-    Codebook::new(pairs)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::{Layers, Residual};
     use super::*;
 
     #[test]
@@ -281,9 +242,11 @@ mod tests {
         assert_eq!("off".parse::<CacheSpec>().unwrap(), CacheSpec::Off);
         let spec =
             "adacache:codebook=0.1:3/0.2:2/1.0:1,layers=0/13,residual=ca-mlp,moreg=on,window=3-9".parse().unwrap();
-        let CacheSpec::AdaCache { codebook, residual, layers, moreg, window, .. } = spec else { panic!("{spec:?}") };
-        assert_eq!(codebook.unwrap().pairs(), [(0.1, 3), (0.2, 2), (1.0, 1)]);
-        assert_eq!((residual, layers, moreg, window), (Residual::CrossMlp, Some(vec![0, 13]), true, Some((3, 9))));
+        let CacheSpec::AdaCache(wish) = spec else { panic!("{spec:?}") };
+        let settings = wish.settings(30);
+        assert_eq!(settings.codebook.pairs(), [(0.1, 3), (0.2, 2), (1.0, 1)]);
+        assert_eq!((settings.residual, settings.layers), (Residual::CrossMlp, Layers::These(vec![0, 13])));
+        assert_eq!(settings.moreg.map(|m| m.window), Some((3, 9)));
     }
 
     #[test]
@@ -329,11 +292,15 @@ mod tests {
             ("cache", "known: off, adacache, delta-dit"),
             ("off:every=2", "unknown `every`"),
             ("adacache:presets=fast", "did you mean `preset`"),
-            ("adacache:preset=quick", "known: fast, slow, steps100"),
+            ("adacache:preset=quick", "known: fast, slow, released-fast"),
             ("adacache:codebook=", "no threshold:rate pair"),
             ("adacache:codebook=0.2:2/0.1:1", "must ascend"),
             ("adacache:codebook=0.2:-2", "no threshold:rate pair"),
-            ("adacache:layers=x", "block numbers"),
+            ("adacache:layers=x", "known: start, mid"),
+            ("adacache:layers=-1", "block numbers"),
+            ("adacache:distance=l3", "did you mean `l1`"),
+            ("adacache:moreg=maybe", "on or off"),
+            ("file:", "names no file"),
             ("adacache:window=9-3", "range of steps"),
             ("static:every=0", "`0` is not a number from 1 to"),
             ("static:every=2,every=3", "given twice"),

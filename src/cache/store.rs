@@ -3,9 +3,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 
-use super::{CachePolicy, Change, Decision, Probe, Row, Run, Site};
+use super::{CachePolicy, Change, Decision, Distance, Measure, Probe, Row, Run, Site};
 use crate::error::Result;
-use crate::ops::{self, Difference};
+use crate::ops::{self, Difference, Power};
 use crate::tensor::Tensor;
 
 /// How an evaluation went.
@@ -15,9 +15,13 @@ pub struct Evaluated {
     pub computed: bool,
     /// Share of the floating point operations of all pairs that were done.
     pub work: f64,
+    /// Branches that were computed; nobody counts them without a policy.
+    pub branches: Option<usize>,
     /// Relative change of the policy's probe, if it asked and there was something to compare with.
     pub signal: Option<f64>,
-    /// What the policy concluded from measured residuals.
+    /// What was measured of residuals …
+    pub changes: Vec<Change>,
+    /// … and what the policy concluded from it.
     pub rows: Vec<Row>,
 }
 
@@ -29,19 +33,23 @@ pub struct ResidualCache {
     /// Evaluations begun.
     begun: usize,
     decision: Option<Decision>,
+    /// Weights of an evaluation that is not to count.
+    supposed: Option<Vec<f64>>,
     /// What a range of pairs added, newest first.
     sums: Option<(Range<usize>, VecDeque<Tensor>)>,
     /// The stream where the range to be kept begins, and where the pairs under a probe do.
     before: [Option<Tensor>; 2],
-    /// Residuals of single sites.
-    kept: HashMap<Site, Tensor>,
+    /// Residuals of single sites, newest first.
+    kept: HashMap<Site, VecDeque<Tensor>>,
     /// What the probe is compared with.
     probed: Option<Tensor>,
     signal: Option<f64>,
-    /// Sums of this evaluation, still on the device: the change first, then one for each stride.
-    pending: Vec<(Site, Vec<Tensor>)>,
+    /// What was measured at this evaluation, still on the device.
+    pending: Vec<Pending>,
     /// Operations done in this evaluation.
     done: f64,
+    /// Branches computed in it.
+    branches: usize,
     peak: u64,
 }
 
@@ -87,7 +95,7 @@ impl ResidualCache {
     /// # Panics
     /// If there is a policy and the run has not begun, or is over.
     pub fn begin_step(&mut self) {
-        self.done = 0.0;
+        (self.done, self.branches) = (0.0, 0);
         self.signal = None;
         self.decision = None;
         self.before = [None, None];
@@ -98,25 +106,37 @@ impl ResidualCache {
         self.begun += 1;
     }
 
+    /// Lets the next pass through the network, of the evaluation that is going on, add what all pairs added when they were
+    /// computed, the newest first, each times its weight. It counts for nothing: nothing is kept, measured or decided.
+    ///
+    /// # Panics
+    /// If fewer sums are kept than there are weights.
+    pub fn suppose(&mut self, weights: Vec<f64>) {
+        let kept = self.sums.as_ref().map_or(0, |(_, sums)| sums.len());
+        assert!(weights.len() <= kept, "{} weights for {kept} sums", weights.len());
+        self.supposed = Some(weights);
+    }
+
     /// Ends the evaluation: reads what was measured, once, and lets the policy draw its conclusions.
     ///
     /// # Errors
     /// Whatever went wrong on the device.
     pub async fn end_step(&mut self) -> Result<Evaluated> {
         let pending = std::mem::take(&mut self.pending);
-        let held = self.sums.iter().flat_map(|(_, sums)| sums).chain(self.kept.values()).chain(&self.probed);
+        let held = self.sums.iter().flat_map(|(_, sums)| sums).chain(self.kept.values().flatten()).chain(&self.probed);
         self.peak = self.peak.max(held.map(Tensor::bytes).sum());
         let Some((policy, run)) = self.policy.as_mut().zip(self.run.as_ref()) else {
             return Ok(Evaluated { computed: true, work: 1.0, ..Evaluated::default() });
         };
         let computed = self.decision == Some(Decision::Compute);
         let all = run.depth as f64 * run.pair.iter().map(|p| p.flops).sum::<f64>();
-        let mut rows = Vec::new();
+        let (mut changes, mut rows) = (Vec::new(), Vec::new());
         if computed {
-            let changes = read(&pending).await?;
+            changes = read(&pending).await?;
             rows = policy.finish(&run.at(self.begun - 1), &changes);
         }
-        Ok(Evaluated { computed, work: self.done / all, signal: self.signal, rows })
+        let branches = Some(self.branches);
+        Ok(Evaluated { computed, work: self.done / all, branches, signal: self.signal, changes, rows })
     }
 
     /// Runs the pairs, or adds what they added before. `input` makes the normalised and modulated input of the first
@@ -133,6 +153,9 @@ impl ResidualCache {
         input: impl FnOnce() -> Tensor,
         pairs: impl AsyncFnOnce(&mut Self, &Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
+        if let Some(weights) = self.supposed.take() {
+            return Ok(self.instead(x, &weights));
+        }
         if self.decision == Some(Decision::Ask(Probe::Input)) {
             let seen = input();
             let signal = self.compare(&seen).await?;
@@ -194,21 +217,20 @@ impl ResidualCache {
     /// out), or, if the residual itself is wanted here, that it should return just that.
     pub fn add(&mut self, site: Site, x: &Tensor, branch: impl FnOnce(&mut Self, Option<&Tensor>) -> Tensor) -> Tensor {
         let Some((policy, run)) = self.policy.as_ref().zip(self.run.as_ref()) else { return branch(self, Some(x)) };
-        if let Some(kept) = self.kept.get(&site).filter(|_| policy.reuses(site)) {
+        if let Some(kept) = self.kept.get(&site).and_then(VecDeque::front).filter(|_| policy.reuses(site)) {
             return ops::add(x, kept);
         }
-        let own = run.pair.iter().filter(|p| p.axis == site.axis && p.branch == site.branch);
-        self.done += own.map(|p| p.flops).sum::<f64>();
-        let strides = policy.measures(site).map(<[usize]>::to_vec);
-        if strides.is_none() && !policy.keeps(site) {
+        for part in run.pair.iter().filter(|p| p.axis == site.axis && p.branch == site.branch) {
+            self.done += part.flops;
+            self.branches += 1;
+        }
+        let wanted = policy.measures(site).is_some();
+        if !wanted && !policy.keeps(site) {
             self.kept.remove(&site);
             return branch(self, Some(x));
         }
         let residual = branch(self, None);
-        let old = self.kept.insert(site, residual.clone());
-        if let Some((old, strides)) = old.zip(strides) {
-            self.measure(site, &old, &residual, &strides);
-        }
+        self.keep(site, &residual);
         ops::add(x, &residual)
     }
 
@@ -234,14 +256,15 @@ impl ResidualCache {
     /// Relative change of a probe; the only wait inside an evaluation.
     async fn compare(&self, new: &Tensor) -> Result<Option<f64>> {
         let Some(old) = self.probed.as_ref().filter(|old| old.count() == new.count()) else { return Ok(None) };
-        let sums = ops::difference(old, new, whole(old)).read().await?;
-        Ok(Some(f64::from(sums[0]) / f64::from(sums[1])))
+        let sums = ops::difference(old, new, whole(old), Power::One).read().await?;
+        Ok(Some(Distance::L1.of([sums[0], sums[1], sums[2]].map(f64::from))))
     }
 
     /// x and what was kept of the pairs left out.
     fn instead(&self, x: &Tensor, weights: &[f64]) -> Tensor {
         let sums = self.sums.iter().flat_map(|(_, sums)| sums);
-        sums.zip(weights).fold(x.clone(), |x, (sum, &weight)| ops::add_scaled(&x, sum, weight as f32))
+        let counting = sums.zip(weights).filter(|(_, weight)| **weight != 0.0);
+        counting.fold(x.clone(), |x, (sum, &weight)| ops::add_scaled(&x, sum, weight as f32))
     }
 
     fn keep_sum(&mut self, range: Range<usize>, sum: Tensor) {
@@ -255,17 +278,52 @@ impl ResidualCache {
         }
     }
 
-    fn measure(&mut self, site: Site, old: &Tensor, new: &Tensor, strides: &[usize]) {
-        let Some(run) = &self.run else { return };
-        // Σ|old − new|, Σ|old|, Σ|new|
-        let mut sums = vec![ops::difference(old, new, whole(old))];
-        let frame = new.count() / (run.batch * run.frames);
-        for &stride in strides {
-            let len = (run.frames - stride) * frame;
-            let apart = Difference { segments: run.batch, len, x_at: stride * frame, y_at: 0 };
-            sums.push(ops::difference(new, new, apart));
+    /// Measures a new residual against those kept, and keeps it.
+    fn keep(&mut self, site: Site, new: &Tensor) {
+        let Some((policy, run)) = self.policy.as_ref().zip(self.run.as_ref()) else { return };
+        let kept = self.kept.entry(site).or_default();
+        let measure = policy.measures(site);
+        if let Some(Measure { distance, back, strides }) = measure.filter(|_| !kept.is_empty()) {
+            let apart = kept.iter().take(back).map(|old| ops::difference(old, new, whole(old), distance.power()));
+            let frame = new.count() / (run.batch * run.frames);
+            let moved = strides.iter().map(|&stride| {
+                let len = (run.frames - stride) * frame;
+                let which = Difference { segments: run.batch, len, x_at: stride * frame, y_at: 0 };
+                ops::difference(new, new, which, Power::One)
+            });
+            self.pending.push(Pending { site, distance, apart: apart.collect(), moved: moved.collect() });
         }
-        self.pending.push((site, sums));
+        kept.push_front(new.clone());
+        kept.truncate(measure.map_or(1, |m| m.back));
+    }
+}
+
+/// Sums that have been recorded and not read yet.
+struct Pending {
+    site: Site,
+    distance: Distance,
+    /// Of the new residual and each of the older ones.
+    apart: Vec<Tensor>,
+    /// Of its frames a stride apart, for each stride.
+    moved: Vec<Tensor>,
+}
+
+impl Distance {
+    fn power(self) -> Power {
+        match self {
+            Distance::L1 => Power::One,
+            Distance::L2 | Distance::Cosine => Power::Two,
+        }
+    }
+
+    /// Of Σ|old − new|ᵖ, Σ|old|ᵖ, Σ|new|ᵖ.
+    fn of(self, [apart, old, new]: [f64; 3]) -> f64 {
+        match self {
+            Distance::L1 => apart / old,
+            Distance::L2 => (apart / old).sqrt(),
+            // 1 − old·new/(‖old‖‖new‖) without the difference of two numbers near 1
+            Distance::Cosine => (apart - (old.sqrt() - new.sqrt()).powi(2)) / (2.0 * (old * new).sqrt()),
+        }
     }
 }
 
@@ -274,16 +332,16 @@ fn whole(x: &Tensor) -> Difference {
 }
 
 /// All sums in one read.
-async fn read(pending: &[(Site, Vec<Tensor>)]) -> Result<Vec<Change>> {
-    let Some((_, first)) = pending.first() else { return Ok(Vec::new()) };
-    let gpu = first[0].gpu().clone();
-    let tensors: Vec<&Tensor> = pending.iter().flat_map(|(_, sums)| sums).collect();
-    let mut sums = gpu.read_all(&tensors).await?.into_iter();
-    let change = |(site, parts): &(Site, Vec<Tensor>)| {
-        let mut own = sums.by_ref().take(parts.len()).map(|s| [f64::from(s[0]), f64::from(s[1]), f64::from(s[2])]);
-        let [difference, old, _] = own.next().unwrap_or_default();
-        let motion = own.map(|[d, later, earlier]| d / (later + earlier)).collect();
-        Change { site: *site, relative_l1: difference / old, motion }
+async fn read(pending: &[Pending]) -> Result<Vec<Change>> {
+    let tensors: Vec<&Tensor> = pending.iter().flat_map(|p| p.apart.iter().chain(&p.moved)).collect();
+    let Some(first) = tensors.first() else { return Ok(Vec::new()) };
+    let gpu = first.gpu().clone();
+    let read = gpu.read_all(&tensors).await?;
+    let mut sums = read.iter().map(|s| [s[0], s[1], s[2]].map(f64::from));
+    let change = |p: &Pending| Change {
+        site: p.site,
+        distances: sums.by_ref().take(p.apart.len()).map(|s| p.distance.of(s)).collect(),
+        motion: sums.by_ref().take(p.moved.len()).map(|[d, later, earlier]| d / (later + earlier)).collect(),
     };
     Ok(pending.iter().map(change).collect())
 }

@@ -8,6 +8,7 @@ use residua::diffusion::noise::Rng;
 use residua::gpu::{Class, DType, Prefs, Tune};
 
 use super::given;
+use super::lab::args::{BenchCache, Calibrate};
 
 /// Text to video with diffusion transformers on any GPU.
 #[derive(Parser)]
@@ -28,9 +29,11 @@ pub enum Verb {
     Info(Info),
     /// List adapters with limits and features; the default is marked
     Devices(Devices),
-    /// Time this adapter
+    /// Time this adapter, or compare caches
     #[command(subcommand)]
     Bench(Bench),
+    /// Make the codebook of AdaCache for a model and a number of steps
+    Calibrate(Box<Calibrate>),
 }
 
 #[derive(Subcommand)]
@@ -41,6 +44,8 @@ pub enum Bench {
     Table(BenchTable),
     /// Time whole networks at their true sizes, with weights made on the device
     Model(BenchModel),
+    /// Compare caches: speed against closeness to the uncached video, over many prompts
+    Cache(Box<BenchCache>),
 }
 
 #[derive(Args)]

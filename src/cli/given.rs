@@ -7,11 +7,11 @@ use clap::Args;
 use residua::Error;
 use residua::media::Reference;
 use residua::pipeline::{Given, Long, Plan, Posterior, Request};
+use residua::tensor::sha256;
 use residua::text::prompt::Embedded;
 use serde_json::{Value, json};
 
 use super::exit::{Failure, Outcome};
-use super::output::sha256;
 
 #[derive(Args)]
 #[command(next_help_heading = "Given frames")]

@@ -2,12 +2,14 @@
 
 mod args;
 mod bench;
+mod calibrate;
 mod decode;
 mod devices;
 mod exit;
 mod generate;
 mod given;
 mod info;
+mod lab;
 mod latents;
 mod model;
 mod output;
@@ -36,6 +38,7 @@ pub fn main() -> ExitCode {
         Verb::Info(args) => &args.talk,
         Verb::Devices(args) => &args.talk,
         Verb::Bench(args) => bench::talk(args),
+        Verb::Calibrate(args) => &args.work.talk,
     };
     start_log(talk.quiet, talk.verbose);
     let screen = Screen::new(talk.quiet, talk.json);
@@ -45,6 +48,7 @@ pub fn main() -> ExitCode {
         Verb::Info(args) => info::run(args, &screen),
         Verb::Devices(args) => devices::run(args, &screen),
         Verb::Bench(args) => bench::run(args, &screen),
+        Verb::Calibrate(args) => calibrate::run(args, &screen),
     };
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
     let failure = match outcome {

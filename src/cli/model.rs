@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use residua::Error;
 use residua::gpu::Gpu;
 use residua::pipeline::OpenSora;
-use residua::tensor::Checkpoint;
+use residua::tensor::{Checkpoint, sha256, sha256_of_ends};
 use serde_json::{Map, Value, json};
 
 use super::args;
 use super::exit::{Failure, Outcome};
-use super::output::{sha256, sha256_of_ends};
 
 /// The model that comes with the project.
 const SHIPPED: &str = "toybox";

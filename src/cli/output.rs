@@ -1,13 +1,12 @@
 //! Where results go: names, checks before the work, writing whole or not at all.
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use residua::Error;
 use residua::media::{self, Format, Frames, WriteOptions, Written};
+use residua::tensor::sha256;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::args::Video;
 use super::exit::{Failure, Outcome};
@@ -164,41 +163,6 @@ pub fn write_json(path: &Path, value: &Value, overwrite: bool) -> Outcome {
     write_file(path, format!("{value:#}\n").as_bytes(), overwrite)
 }
 
-/// SHA-256 of a file, in hexadecimal.
-pub fn sha256(path: &Path) -> Outcome<String> {
-    hash(path, |file, hasher| std::io::copy(file, hasher).map(drop))
-}
-
-/// SHA-256 of the first and last MiB of a file that has more.
-pub fn sha256_of_ends(path: &Path) -> Outcome<String> {
-    const END: u64 = 1 << 20;
-    hash(path, |file, hasher| {
-        std::io::copy(&mut file.take(END), hasher)?;
-        file.seek(SeekFrom::End(-(END as i64)))?;
-        std::io::copy(file, hasher).map(drop)
-    })
-}
-
-fn hash(path: &Path, feed: impl Fn(&mut File, &mut Sink) -> std::io::Result<()>) -> Outcome<String> {
-    let mut sink = Sink(Sha256::new());
-    let fed = File::open(path).and_then(|mut file| feed(&mut file, &mut sink));
-    fed.map_err(|e| Error::io(path, e))?;
-    Ok(sink.0.finalize().iter().map(|b| format!("{b:02x}")).collect())
-}
-
-struct Sink(Sha256);
-
-impl Write for Sink {
-    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
-        self.0.update(data);
-        Ok(data.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,14 +175,5 @@ mod tests {
         let long = slug(&"word ".repeat(30));
         assert!(long.len() <= 40 && !long.ends_with('-'), "{long}");
         assert!(!slug("../../etc/passwd").contains(['/', '.']));
-    }
-
-    #[test]
-    fn a_known_hash() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "abc").unwrap();
-        assert_eq!(sha256(file.path()).unwrap(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-        std::fs::write(file.path(), vec![7; (1 << 20) + 1]).unwrap();
-        assert_ne!(sha256_of_ends(file.path()).unwrap(), sha256(file.path()).unwrap(), "the middle counts twice");
     }
 }

@@ -102,7 +102,9 @@ mod tests {
             timestep: 1.0,
             computed: mark == '#',
             work: if mark == '#' { 1.0 } else { 0.0 },
+            branches: None,
             signal: None,
+            changes: Vec::new(),
             seconds: Duration::from_millis(if i == 0 {
                 9000
             } else if mark == '#' {

@@ -143,6 +143,11 @@ impl Bar<'_> {
         self.at(done, "frames");
     }
 
+    /// Some of many runs are done.
+    pub fn runs(&self, done: usize, what: &str) {
+        self.at(done, what);
+    }
+
     fn at(&self, done: usize, message: &str) {
         if let Some(bar) = &self.bar {
             bar.set_position(done as u64);

@@ -42,7 +42,10 @@ pub fn scores(input: &Input, defaults: &Defaults) -> Scores {
 }
 
 /// Height and width, as far as they are given.
-fn size(size: &Size, screen: &Screen) -> Outcome<(Option<usize>, Option<usize>)> {
+///
+/// # Errors
+/// A resolution or an aspect ratio that is unknown.
+pub fn size(size: &Size, screen: &Screen) -> Outcome<(Option<usize>, Option<usize>)> {
     if let Some([height, width]) = size.image_size.as_deref() {
         return Ok((Some(*height), Some(*width)));
     }

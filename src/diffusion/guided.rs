@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::sampler::Step;
-use crate::cache::{Evaluated, ResidualCache};
+use crate::cache::ResidualCache;
 use crate::error::{Error, Result};
 use crate::ops;
 use crate::tensor::Tensor;
@@ -64,10 +64,10 @@ pub async fn sample(
         let stacked = ops::rows(&x.reshape([n, x.count() / n]), &both).reshape(twice.clone());
         let predicted = network.noise(&stacked, &vec![timestep; 2 * n], cache).await?;
         x = scheduler.step(i, &x, &ops::guide(&predicted, channels, guidance));
-        let Evaluated { computed, work, signal, rows } = cache.end_step().await?;
+        let evaluated = cache.end_step().await?;
         gpu.end_step()?;
-        let step = Step { step: i + 1, timestep, computed, work, seconds: start.elapsed(), signal, rows };
-        log::debug!("evaluation {} of {count}: {}", i + 1, if computed { "computed" } else { "reused" });
+        let step = Step::new(i, timestep, start.elapsed(), evaluated);
+        log::debug!("evaluation {} of {count}: {}", i + 1, if step.computed { "computed" } else { "reused" });
         let go_on = seen(&step, &x);
         steps.push(step);
         if !go_on {

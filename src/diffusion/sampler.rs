@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::schedule::{NOISE, step_size};
-use crate::cache::{Evaluated, ResidualCache, Row};
+use crate::cache::{Change, Evaluated, ResidualCache, Row};
 use crate::error::{Error, Result};
 use crate::ops;
 use crate::tensor::Tensor;
@@ -50,13 +50,26 @@ pub struct Step {
     pub computed: bool,
     /// Share of the blocks' floating point operations that were done.
     pub work: f64,
+    /// Residual branches of blocks that were computed; nobody counts them without a cache.
+    pub branches: Option<usize>,
     /// Wall time.
     #[serde(serialize_with = "seconds")]
     pub seconds: Duration,
     /// Relative change that a cache policy asked for before it decided.
     pub signal: Option<f64>,
-    /// What a cache policy measured and concluded.
+    /// What a cache policy measured …
+    #[serde(skip)]
+    pub changes: Vec<Change>,
+    /// … and concluded.
     pub rows: Vec<Row>,
+}
+
+impl Step {
+    /// Of the step at `index`, from 0.
+    pub(super) fn new(index: usize, timestep: f64, seconds: Duration, evaluated: Evaluated) -> Self {
+        let Evaluated { computed, work, branches, signal, changes, rows } = evaluated;
+        Self { step: index + 1, timestep, computed, work, branches, seconds, signal, changes, rows }
+    }
 }
 
 fn seconds<S: serde::Serializer>(d: &Duration, s: S) -> std::result::Result<S::Ok, S::Error> {
@@ -113,10 +126,10 @@ pub async fn sample(
         let dt = |f: usize| if active[f] { step_size(of(f / frames), i) as f32 } else { 0.0 };
         let dts: Vec<f32> = (0..n * frames).map(dt).collect();
         z = ops::euler_step(&z, &velocity, &gpu.upload(&dts, [n, frames]), plan.guidance);
-        let Evaluated { computed, work, signal, rows } = cache.end_step().await?;
+        let evaluated = cache.end_step().await?;
         gpu.end_step()?;
-        let step = Step { step: i + 1, timestep: of(0)[i], computed, work, seconds: start.elapsed(), signal, rows };
-        log::debug!("step {} of {count}: {}", i + 1, if computed { "computed" } else { "reused" });
+        let step = Step::new(i, of(0)[i], start.elapsed(), evaluated);
+        log::debug!("step {} of {count}: {}", i + 1, if step.computed { "computed" } else { "reused" });
         let go_on = seen(&step, &z);
         steps.push(step);
         if !go_on {

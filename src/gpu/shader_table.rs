@@ -105,5 +105,7 @@ shaders! {
     NORM_THEN_NONE = "norm/then_none.wgsl",
     NORM_THEN_SILU = "norm/then_silu.wgsl",
     REDUCE_DIFFERENCE = "reduce/difference.wgsl",
+    REDUCE_POWER_1 = "reduce/power_1.wgsl",
+    REDUCE_POWER_2 = "reduce/power_2.wgsl",
     REDUCE_TOTAL = "reduce/total.wgsl",
 }

@@ -21,6 +21,7 @@
 mod boxes;
 mod color;
 mod fit;
+mod flip;
 mod format;
 mod frames;
 mod gif;

@@ -1,5 +1,6 @@
-//! How far two videos are apart: PSNR and SSIM, in f64 on the CPU.
+//! How far two videos are apart: PSNR, SSIM and FLIP, in f64 on the CPU.
 
+pub use super::flip::{flip, flip_frames};
 use super::frames::Frames;
 
 /// Peak signal to noise ratio in dB over all bytes, `10 log10(255² / mean squared error)`; infinite if equal.
@@ -52,7 +53,7 @@ pub fn worst_frame(scores: &[f64]) -> Option<(usize, f64)> {
     scores.iter().copied().enumerate().min_by(|(_, a), (_, b)| rank(*a).total_cmp(&rank(*b)))
 }
 
-fn assert_same(a: &Frames, b: &Frames) {
+pub(super) fn assert_same(a: &Frames, b: &Frames) {
     let shape = |f: &Frames| [f.count(), f.height, f.width];
     assert_eq!(shape(a), shape(b), "videos of different [T, H, W]");
 }

@@ -28,7 +28,7 @@ pub(crate) use matmul::linear_into;
 pub use matmul::{Activation, Gate, Target, linear};
 pub use norm::{Modulate, group_norm, layer_norm, rms_norm};
 pub(crate) use parts::Parts;
-pub use reduce::{Difference, difference};
+pub use reduce::{Difference, Power, difference};
 pub use step::{guide, mix, ranged_noise};
 pub(crate) use trial::trial;
 

@@ -23,12 +23,21 @@ pub struct Difference {
     pub y_at: usize,
 }
 
-/// Σ|x − y|, Σ|x| and Σ|y| (then a zero) over the numbers `which` names: `[4]`, on the device.
+/// Of what the sums are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Power {
+    /// Sizes, |v|.
+    One,
+    /// Squares.
+    Two,
+}
+
+/// Σ|x − y|ᵖ, Σ|x|ᵖ and Σ|y|ᵖ (then a zero) over the numbers `which` names: `[4]`, on the device.
 ///
 /// # Panics
 /// If the tensors differ in size or the numbers lie outside a part.
 #[track_caller]
-pub fn difference(x: &Tensor, y: &Tensor, which: Difference) -> Tensor {
+pub fn difference(x: &Tensor, y: &Tensor, which: Difference, power: Power) -> Tensor {
     #[repr(C)]
     #[derive(Clone, Copy, Pod, Zeroable)]
     struct Params {
@@ -51,7 +60,7 @@ pub fn difference(x: &Tensor, y: &Tensor, which: Difference) -> Tensor {
     let partials = segments * per_segment;
     let partial = empty_f32(gpu, [partials, 4]);
     let launch = |x: &Tensor, y: &Tensor, params: Params| {
-        Dispatch::new(gpu, first_program(across, lanes))
+        Dispatch::new(gpu, first_program(across, lanes, power))
             .bind("x", x)
             .bind("y", y)
             .bind("out", &partial)
@@ -105,8 +114,12 @@ pub fn difference(x: &Tensor, y: &Tensor, which: Difference) -> Tensor {
     sums.reshape([4])
 }
 
-fn first_program(across: Across, lanes: Lanes) -> Program {
-    across.program(shader::REDUCE_DIFFERENCE).define("PER", lanes.steps(PER)).link(lanes.file())
+fn first_program(across: Across, lanes: Lanes, power: Power) -> Program {
+    let power = match power {
+        Power::One => shader::REDUCE_POWER_1,
+        Power::Two => shader::REDUCE_POWER_2,
+    };
+    across.program(shader::REDUCE_DIFFERENCE).define("PER", lanes.steps(PER)).link(lanes.file()).link(power)
 }
 
 fn next_program(across: Across) -> Program {
@@ -114,6 +127,8 @@ fn next_program(across: Across) -> Program {
 }
 
 pub(super) fn programs() -> Vec<Program> {
-    let first = Across::ALL.into_iter().flat_map(|across| Lanes::ALL.map(|lanes| first_program(across, lanes)));
+    let powers = [Power::One, Power::Two];
+    let across = Across::ALL.into_iter().flat_map(|across| powers.map(|power| (across, power)));
+    let first = across.flat_map(|(across, power)| Lanes::ALL.map(|lanes| first_program(across, lanes, power)));
     first.chain(Across::ALL.map(next_program)).collect()
 }

@@ -4,6 +4,7 @@ mod given;
 pub mod mask_strategy;
 mod open_sora;
 mod plan;
+mod record;
 mod request;
 pub mod sizes;
 mod texture;

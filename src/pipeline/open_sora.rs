@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Defaults, Plan, Request};
-use crate::cache::{ResidualCache, Run};
+use crate::cache::{CacheSpec, Calibration, MadeFor, ResidualCache, Run, Wish};
 use crate::diffusion::noise::Generator;
 use crate::diffusion::sampler::{self, Denoiser, Step};
 use crate::error::{Error, Result};
@@ -15,7 +15,7 @@ use crate::models::stdit3::{self, Grid, Input, STDiT3, Text};
 use crate::models::t5::{self, T5Encoder};
 use crate::models::vae::{self, OpenSoraVae};
 use crate::nn::Tap;
-use crate::tensor::{Tensor, Weights};
+use crate::tensor::{Tensor, Weights, fingerprint};
 use crate::text::tokenizer::Tokenizer;
 
 /// A model folder in the hub's layout, checked, with nothing loaded yet.
@@ -45,8 +45,10 @@ pub struct Sampled {
     pub steps: Vec<Step>,
     /// Name and settings of the cache.
     pub cache: String,
-    /// The most bytes the cache held on the device between steps.
+    /// The most bytes the cache held on the device between steps …
     pub cache_bytes: u64,
+    /// … and the most its policy said it would.
+    pub cache_planned: u64,
 }
 
 /// A finished video.
@@ -123,7 +125,8 @@ impl OpenSora {
     /// # Errors
     /// [`Error::Request`] naming the field; [`Error::Limit`] if a tensor would not fit the adapter.
     pub fn plan(&self, request: &Request) -> Result<Plan> {
-        let plan = Plan::new(request, &self.defaults, &self.transformer, &self.vae)?;
+        let mut plan = Plan::new(request, &self.defaults, &self.transformer, &self.vae)?;
+        plan.cache = self.calibrated(&plan)?;
         self.fits(&plan)?;
         // the policy's own checks, before any work
         self.cache_for(&plan)?;
@@ -162,14 +165,9 @@ impl OpenSora {
         if denoising > most {
             let config = stdit3::Config { depth: 1, ..self.transformer.clone() };
             let net = STDiT3::from_weights(&weights, config)?;
-            let caption = net.null_caption(1);
+            let caption = Caption { tokens: vec![0], rows: net.null_caption(1) };
             let [c, t, h, w] = plan.latent;
-            let run = Conditioned {
-                text: net.text(&[&caption, &caption], &mut Tap::Off),
-                grid: net.grid([t, h, w], [plan.height as f64, plan.width as f64]),
-                net: &net,
-                fps: plan.model_fps(),
-            };
+            let run = Conditioned::new(&net, &caption, plan);
             let z = weights.get("z", [2, c * t * h * w])?.reshape([2, c, t, h, w]);
             // without a cache nothing is read on the way, so this never waits
             pollster::block_on(run.velocity(&z, &[0.0; 2], None, &mut ResidualCache::off()))?;
@@ -188,14 +186,54 @@ impl OpenSora {
         Ok(())
     }
 
+    /// The plan's cache with the model's own preset in place of a released one, if there is one for the number of steps.
+    fn calibrated(&self, plan: &Plan) -> Result<CacheSpec> {
+        let CacheSpec::AdaCache(wish) = &plan.cache else { return Ok(plan.cache.clone()) };
+        let own = wish.own_file(plan.timesteps.len()).map(|file| self.folder.join("cache").join(file));
+        let wish = match own.filter(|path| path.is_file()) {
+            Some(path) => Wish::clone(wish).calibrated(Calibration::read(&path)?),
+            None => Wish::clone(wish),
+        };
+        if let Some(made) = wish.calibration() {
+            made.check(&self.made_for(plan)?)?;
+        }
+        Ok(CacheSpec::AdaCache(Box::new(wish)))
+    }
+
+    /// What a calibration of the plan's runs is good for.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the weights cannot be read.
+    pub fn made_for(&self, plan: &Plan) -> Result<MadeFor> {
+        let whole = self.folder.canonicalize().unwrap_or_else(|_| self.folder.clone());
+        let [height, width] = plan.pixels();
+        Ok(MadeFor {
+            model: whole.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy().into_owned()),
+            weights: fingerprint(&self.folder.join("transformer"))?,
+            steps: plan.timesteps.len(),
+            size: [width, height, plan.frames],
+            guidance: plan.guidance,
+        })
+    }
+
     fn cache_for(&self, plan: &Plan) -> Result<ResidualCache> {
-        let steps = plan.timesteps.len();
-        let mut cache = plan.cache.build(steps).map_or_else(ResidualCache::off, ResidualCache::new);
+        let policy = plan.cache.build(plan.timesteps.len());
+        self.begun(policy.map_or_else(ResidualCache::off, ResidualCache::new), plan)
+    }
+
+    /// The cache at the beginning of the plan's run.
+    pub(super) fn begun(&self, mut cache: ResidualCache, plan: &Plan) -> Result<ResidualCache> {
+        cache.begin(self.run_of(plan))?;
+        Ok(cache)
+    }
+
+    /// The plan's run as a cache is told of it.
+    pub(super) fn run_of(&self, plan: &Plan) -> Run {
         let [_, t, h, w] = plan.latent;
         let [pt, ph, pw] = self.transformer.patch_size;
         let [frames, patches] = [t.div_ceil(pt), h.div_ceil(ph) * w.div_ceil(pw)];
-        cache.begin(Run {
-            steps,
+        Run {
+            steps: plan.timesteps.len(),
             timesteps: plan.timesteps.clone(),
             depth: self.transformer.depth,
             batch: 2,
@@ -203,8 +241,7 @@ impl OpenSora {
             patches,
             width: self.transformer.hidden_size,
             pair: self.transformer.pair([2, frames, patches]),
-        })?;
-        Ok(cache)
+        }
     }
 
     /// Tokenises and encodes the prompt, of several clips that of the first. The encoder's weights are freed again.
@@ -287,22 +324,64 @@ impl OpenSora {
         seen: &mut dyn FnMut(&Step) -> bool,
     ) -> Result<Sampled> {
         let mut cache = self.cache_for(plan)?;
-        let null = net.null_caption(caption.tokens.len());
-        let [_, t, h, w] = plan.latent;
-        let run = Conditioned {
-            net,
-            text: net.text(&[&caption.rows, &null], &mut Tap::Off),
-            grid: net.grid([t, h, w], [plan.height as f64, plan.width as f64]),
-            fps: plan.model_fps(),
-        };
+        let conditioned = Conditioned::new(net, caption, plan);
+        self.run_given(start, mask, noise, &conditioned, plan, &mut cache, seen).await
+    }
+
+    /// The sampling loop around a denoiser, with a cache that has begun.
+    pub(super) async fn run(
+        &self,
+        denoiser: &impl Denoiser,
+        plan: &Plan,
+        cache: &mut ResidualCache,
+        seen: &mut dyn FnMut(&Step) -> bool,
+    ) -> Result<Sampled> {
+        self.run_from(&self.start(plan), denoiser, plan, cache, seen).await
+    }
+
+    /// The same from a latent that is given.
+    pub(super) async fn run_from(
+        &self,
+        start: &Tensor,
+        denoiser: &impl Denoiser,
+        plan: &Plan,
+        cache: &mut ResidualCache,
+        seen: &mut dyn FnMut(&Step) -> bool,
+    ) -> Result<Sampled> {
+        self.run_given(start, None, &mut |_| Vec::new(), denoiser, plan, cache, seen).await
+    }
+
+    /// The same with given frames.
+    async fn run_given(
+        &self,
+        start: &Tensor,
+        mask: Option<Vec<f64>>,
+        noise: &mut dyn FnMut(usize) -> Vec<f32>,
+        denoiser: &impl Denoiser,
+        plan: &Plan,
+        cache: &mut ResidualCache,
+        seen: &mut dyn FnMut(&Step) -> bool,
+    ) -> Result<Sampled> {
         let steps = sampler::Plan {
             timesteps: vec![plan.timesteps.clone()],
             guidance: plan.guidance as f32,
             frame_mask: mask,
             noise,
         };
-        let (latents, steps) = sampler::sample(&run, start, steps, &mut cache, &mut |step, _| seen(step)).await?;
-        Ok(Sampled { latents, steps, cache: cache.describe(), cache_bytes: cache.bytes() })
+        let (latents, steps) = sampler::sample(denoiser, start, steps, cache, &mut |step, _| seen(step)).await?;
+        Ok(Sampled {
+            latents,
+            steps,
+            cache: cache.describe(),
+            cache_bytes: cache.bytes(),
+            cache_planned: cache.planned_bytes(),
+        })
+    }
+
+    /// Floating point operations of all blocks at one computed step of the plan's run, and their residual branches.
+    pub fn step_work(&self, plan: &Plan) -> (f64, usize) {
+        let run = self.run_of(plan);
+        (run.depth as f64 * run.pair.iter().map(|part| part.flops).sum::<f64>(), run.depth * run.pair.len())
     }
 
     /// Decodes latents `[1, 4, T, H, W]`. `seen` gets the frames done and all, and says whether to go on.
@@ -377,11 +456,25 @@ impl OpenSora {
 }
 
 /// The denoiser of one prompt and size.
-struct Conditioned<'a> {
+pub(super) struct Conditioned<'a> {
     net: &'a STDiT3,
     text: Text,
     grid: Grid,
     fps: f64,
+}
+
+impl<'a> Conditioned<'a> {
+    /// Of the caption, with the null caption beside it.
+    pub fn new(net: &'a STDiT3, caption: &Caption, plan: &Plan) -> Self {
+        let null = net.null_caption(caption.tokens.len());
+        let [_, t, h, w] = plan.latent;
+        Self {
+            net,
+            text: net.text(&[&caption.rows, &null], &mut Tap::Off),
+            grid: net.grid([t, h, w], [plan.height as f64, plan.width as f64]),
+            fps: plan.model_fps(),
+        }
+    }
 }
 
 impl Denoiser for Conditioned<'_> {

@@ -261,6 +261,7 @@ impl OpenSora {
             if let Some(earlier) = whole.take() {
                 sampled.steps.splice(0..0, earlier.steps);
                 sampled.cache_bytes = sampled.cache_bytes.max(earlier.cache_bytes);
+                sampled.cache_planned = sampled.cache_planned.max(earlier.cache_planned);
             }
             whole = Some(sampled);
         }

@@ -1,6 +1,7 @@
 //! Shape, type, and the handle to memory on the device; reading checkpoints into it.
 
 mod checkpoint;
+mod fingerprint;
 mod noise;
 mod weights;
 
@@ -8,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use checkpoint::{Checkpoint, Entry};
+pub use fingerprint::{fingerprint, sha256, sha256_of_ends};
 pub(crate) use noise::programs as noise_programs;
 pub use weights::Weights;
 

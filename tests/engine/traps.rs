@@ -14,7 +14,7 @@ use std::path::Path;
 use residua::gpu::{Class, DType, Gpu, Prefs};
 use residua::models::{t5::T5Encoder, vae::OpenSoraVae};
 use residua::nn::Tap;
-use residua::ops::{self, Activation, Difference, Modulate, Store, Target};
+use residua::ops::{self, Activation, Difference, Modulate, Power, Store, Target};
 use residua::tensor::Tensor;
 use residua::{Error, wgpu};
 use safetensors::SafeTensors;
@@ -112,7 +112,7 @@ fn many_groups_of_reductions() {
         let x = gpu.upload(&[3.0; SEGMENTS * 4], [SEGMENTS, 4]);
         let y = gpu.upload(&[1.0; SEGMENTS * 4], [SEGMENTS, 4]);
         let which = Difference { segments: SEGMENTS, len: 4, x_at: 0, y_at: 0 };
-        let sums = ops::difference(&x, &y, which).read_blocking().unwrap();
+        let sums = ops::difference(&x, &y, which, Power::One).read_blocking().unwrap();
         assert_eq!(sums, [2.0, 3.0, 1.0, 0.0].map(|v| v * (SEGMENTS * 4) as f32), "{class:?}");
 
         let numbers: Vec<f32> = (0..SEGMENTS * 4).map(|i| [1.0, -1.0][i % 2] + (i / 4) as f32).collect();

@@ -1,6 +1,6 @@
 //! Sums over whole tensors.
 
-use residua::ops::{self, Difference};
+use residua::ops::{self, Difference, Power};
 
 use super::device::on_each;
 use super::judge::Judge;
@@ -26,17 +26,17 @@ fn difference() {
             [4099, 3, 3, 0, 0],
         ];
         for [segments, stride, len, x_at, y_at] in cases {
-            for offset in [0.0, 100.0] {
+            for (offset, power) in [(0.0, Power::One), (100.0, Power::One), (0.0, Power::Two), (100.0, Power::Two)] {
                 let near = |v: f32| v + offset;
                 let x: Vec<f32> = random.numbers(segments * stride).into_iter().map(near).collect();
                 let y: Vec<f32> = random.numbers(segments * stride).into_iter().map(near).collect();
                 let compared = (0..segments).flat_map(|s| (0..len).map(move |i| s * stride + i));
-                let expected = plain::difference(compared.map(|i| (x[i + x_at], y[i + y_at])));
+                let expected = plain::difference(compared.map(|i| (x[i + x_at], y[i + y_at])), power as i32 + 1);
                 let (x, y) = (gpu.upload(&x, [segments, stride]), gpu.upload(&y, [segments, stride]));
                 let which = Difference { segments, len, x_at, y_at };
                 judge.case(
-                    format!("{which:?} of {stride}, offset {offset}"),
-                    || ops::difference(&x, &y, which),
+                    format!("{which:?} of {stride}, offset {offset}, {power:?}"),
+                    || ops::difference(&x, &y, which, power),
                     &expected,
                 );
             }

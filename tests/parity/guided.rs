@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use residua::cache::{AdaCache, CachePolicy, Codebook, Residual, ResidualCache, Run};
+use residua::cache::{AdaCache, CachePolicy, Codebook, Layers, Residual, ResidualCache, Run, Settings};
 use residua::diffusion::ddim::{Ddim, LearnedDdpm};
 use residua::diffusion::guided::{self, NoisePredictor, Scheduler};
 use residua::diffusion::levels::NoiseLevels;
@@ -193,5 +193,6 @@ pub fn run(
 /// AdaCache at every block, computing each `rate`-th evaluation whatever it measures.
 fn adacache(residual: Residual, rate: usize, depth: usize) -> Box<dyn CachePolicy> {
     let codebook = Codebook::new(vec![(f64::MAX, rate)]).unwrap_or_else(|e| panic!("{e}"));
-    Box::new(AdaCache::new(codebook, residual, Some((0..depth).collect()), None))
+    let layers = Layers::These((0..depth).collect());
+    Box::new(AdaCache::new(Settings { residual, layers, ..Settings::released(codebook) }))
 }

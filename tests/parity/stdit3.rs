@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use residua::cache::{AdaCache, CachePolicy, Codebook, MoReg, Residual, ResidualCache, Run};
+use residua::cache::{AdaCache, CachePolicy, Codebook, Layers, MoReg, Residual, ResidualCache, Run, Settings};
 use residua::diffusion::sampler::{self, Denoiser, Plan, Step};
 use residua::diffusion::schedule::{RectifiedFlow, Rounding, TimestepTransform};
 use residua::gpu::{DType, Gpu};
@@ -370,7 +370,8 @@ fn policy(entry: &Value) -> Option<Box<dyn CachePolicy>> {
         gradient: entry["mograd_mul"].as_f64().unwrap_or(f64::NAN),
     });
     let codebook = Codebook::new(pairs).unwrap_or_else(|e| panic!("{e}"));
-    Some(Box::new(AdaCache::new(codebook, residual, Some(list(&entry["cache_loc"])), moreg)))
+    let layers = Layers::These(list(&entry["cache_loc"]));
+    Some(Box::new(AdaCache::new(Settings { residual, layers, moreg, ..Settings::released(codebook) })))
 }
 
 fn decisions(report: &mut Report, gpu: &Gpu, title: &str, entry: &Value, taken: &[Step]) {

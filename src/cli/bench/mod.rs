@@ -1,5 +1,6 @@
 //! `residua bench`: how fast this adapter is.
 
+pub mod cache;
 mod cases;
 mod ceilings;
 mod kernels;
@@ -29,6 +30,7 @@ pub fn talk(args: &Bench) -> &Talk {
         Bench::Kernels(args) => &args.talk,
         Bench::Table(args) => &args.talk,
         Bench::Model(args) => &args.talk,
+        Bench::Cache(args) => &args.work.talk,
     }
 }
 
@@ -41,6 +43,7 @@ pub fn run(args: &Bench, screen: &Screen) -> Outcome {
         Bench::Kernels(args) => kernels::run(args, screen),
         Bench::Table(args) => table::run(args, screen),
         Bench::Model(args) => model::run(args, screen),
+        Bench::Cache(args) => cache::run(args, screen),
     }
 }
 

@@ -11,7 +11,7 @@ use residua::models::stdit3::{self, Grid, Input, STDiT3, Text};
 use residua::models::t5::{self, T5Encoder};
 use residua::models::vae::{self, OpenSoraVae};
 use residua::nn::Tap;
-use residua::ops::{self, Difference};
+use residua::ops::{self, Difference, Power};
 use residua::pipeline::sizes;
 use residua::tensor::{Tensor, Weights};
 
@@ -154,7 +154,7 @@ impl Net {
         let shape = [self.run.batch, self.run.frames * self.run.patches, sizes.transformer.hidden_size];
         let (old, new) = (weights.get("old", shape)?, weights.get("new", shape)?);
         let all = Difference { segments: 1, len: old.count(), x_at: 0, y_at: 0 };
-        Ok(move || ops::difference(&old, &new, all))
+        Ok(move || ops::difference(&old, &new, all, Power::One))
     }
 }
 

@@ -7,13 +7,13 @@ use residua::Error;
 use residua::cache::CacheSpec;
 use residua::media::{Frames, quality};
 use residua::pipeline::{Caption, GivenLatents, OpenSora, Plan, Request, Sampled};
-use residua::tensor::Tensor;
+use residua::tensor::{Tensor, sha256};
 use serde_json::{Value, json};
 
 use super::super::args::Generate;
 use super::super::exit::{Failure, Outcome, code};
 use super::super::given::{self, Files};
-use super::super::output::{sha256, write_json};
+use super::super::output::write_json;
 use super::super::report::{self, Summary};
 use super::super::screen::{round, size};
 use super::super::{decode, latents, recipe};

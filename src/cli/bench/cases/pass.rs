@@ -1,7 +1,7 @@
 //! Passes over whole tensors. Shapes: rows, channels; of the sampler's step channels, frames, rows, columns.
 
 use residua::gpu::DType;
-use residua::ops::{self, Difference};
+use residua::ops::{self, Difference, Power};
 
 use super::{Case, FRAMES, LATENT, PATCHES, Ready, Sample, TOKENS, WIDTH, bytes};
 use crate::cli::bench::numbers::{Numbers, some};
@@ -42,10 +42,10 @@ fn metric(rows: usize) -> Case {
         let [x_there, y_there] = [x, y].map(|n| n.upload(gpu, [rows, WIDTH]));
         let reads = bytes(&[&x_there, &y_there]);
         let which = Difference { segments: 1, len: count, x_at: 0, y_at: 0 };
-        let launch = move || ops::difference(&x_there, &y_there, which);
+        let launch = move || ops::difference(&x_there, &y_there, which, Power::One);
         let sample = move || Sample {
             at: (0..4).collect(),
-            expected: reduce::difference((0..count).map(|i| (x.at(i), y.at(i)))),
+            expected: reduce::difference((0..count).map(|i| (x.at(i), y.at(i))), 1),
         };
         Ready { launch: Box::new(launch), reads, sample: Box::new(sample) }
     };

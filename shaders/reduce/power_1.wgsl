@@ -1,0 +1,3 @@
+// |v|: sums of sizes.
+
+fn power(v: Num) -> Num { return abs(v); }

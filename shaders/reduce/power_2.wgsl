@@ -1,0 +1,3 @@
+// |v|²: sums of squares.
+
+fn power(v: Num) -> Num { return v * v; }
