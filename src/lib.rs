@@ -23,6 +23,11 @@
 //! # }
 //! ```
 //!
+//! [`pipeline::Request`] also takes frames the video is to contain ([`pipeline::Given`]), clips that go on from one another
+//! ([`pipeline::Long`]) and the generator of its noise. For several videos with models loaded once, take the stages one
+//! by one: [`encode_texts`](pipeline::OpenSora::encode_texts), [`encode_given_by`](pipeline::OpenSora::encode_given_by),
+//! [`sample_video`](pipeline::OpenSora::sample_video), [`decode_by`](pipeline::OpenSora::decode_by).
+//!
 //! # In a host that has a device already
 //! [`gpu::Gpu::adopt`] works on the host's device and queue: one of each, no thread, no global, no callback replaced,
 //! nothing waited for. Ask for [`gpu::Gpu::wanted_features`] (those the adapter has) and the limits you like; more

@@ -135,7 +135,7 @@ fn wrong_words_stop_before_any_work() {
         assert!(ran.err.contains(says) && !d.join("o").exists(), "{words:?}: {}", ran.err);
     }
     let ran = run(d, &["bench", "cache", "-m", model(), "--prompts", "empty.txt"]);
-    assert!(ran.exit == 3 && ran.err.contains("holds no prompts"), "{}", ran.err);
+    assert!(ran.exit == 3 && ran.err.contains("holds no prompt;"), "{}", ran.err);
     let ran = run(d, &["bench", "cache", "-m", model()]);
     assert!(ran.exit == 2 && ran.err.contains("prompts/evaluation.jsonl"), "{}", ran.err);
 }

@@ -177,7 +177,7 @@ fn prompts() {
         refused(&["-p", empty, "-o", "a.mp4"], 2, &["prompt", "empty"]);
     }
     refused(&["-p", "a {", "-o", "a.mp4"], 2, &["prompt"]);
-    refused(&["-p", "a {\"reference_path\": \"x.png\"}", "-o", "a.mp4"], 2, &["prompt", "reference_path"]);
+    refused(&["-p", "a {\"reference_path\": \"x.png\"}", "-o", "a.mp4"], 3, &["x.png", "No such file"]);
     let ran = run(scratch().path(), &["generate", "-o", "a.mp4"]);
     judge(&ran, 2, &["--prompt"]);
 
@@ -225,7 +225,8 @@ fn numbers() {
     wrong(&["-s", "-2"], &["--seed", "-2"]);
     wrong(&["-s", "18446744073709551616"], &["--seed"]);
     wrong(&["--aes", "much"], &["--aes", "much"]);
-    wrong(&["--rng", "philox"], &["--rng", "philox", "torch-cpu"]);
+    wrong(&["--rng", "mersenne"], &["--rng", "mersenne", "torch-cpu", "philox"]);
+    wrong(&["--rng", "torch-cuda:0x2048"], &["--rng", "0 multiprocessors"]);
     wrong(&["-r", "241p"], &["241p", "240p"]);
     wrong(&["-r", "240p", "--aspect", "7:1"], &["aspect", "1:7"]);
     wrong(&["-r", "240p", "--aspect", "wide"], &["aspect", "wide"]);
@@ -240,8 +241,6 @@ fn numbers() {
     wrong(&["--steps", "10001"], &["steps", "10000"]);
     wrong(&["--steps", "18446744073709551615"], &["steps", "10000"]);
     wrong(&["--steps", "99999999999999999999"], &["--steps"]);
-    wrong(&["--loop", "2"], &["--loop"]);
-    wrong(&["--image", "x.png"], &["--image"]);
 }
 
 #[test]

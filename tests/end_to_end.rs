@@ -424,3 +424,18 @@ fn the_shipped_model_with_a_cache() {
     let verify = event(&events, "verify");
     assert!(verify["psnr"].as_f64() > Some(20.0) && verify["ssim"].as_f64() > Some(0.8), "{verify}");
 }
+
+#[test]
+fn noise_by_name() {
+    let dir = scratch();
+    let d = dir.path();
+    for (name, rng) in [("cpu", "torch-cpu"), ("a", "philox"), ("b", "cuda"), ("c", "torch-cuda:108x2048")] {
+        generate(d, &["--no-metadata", "--rng", rng, "-o", &format!("{name}.png")]).ok();
+    }
+    assert_ne!(bytes(d, "cpu.png"), bytes(d, "a.png"));
+    // a latent this small is the same on every GPU
+    assert!(bytes(d, "a.png") == bytes(d, "b.png") && bytes(d, "a.png") == bytes(d, "c.png"));
+    generate(d, &["--rng", "torch-cuda:108x2048", "-o", "d.png"]).ok();
+    let command = run(d, &["info", "d.png", "--rerun"]).ok();
+    assert!(command.text().contains("--rng torch-cuda:108x2048"), "{}", command.text());
+}

@@ -173,6 +173,16 @@ fn the_decoder_in_parts() {
     alike(&[Class::Simd8], 48 << 10, decode);
 }
 
+#[test]
+fn the_encoder_in_parts() {
+    // latents are small beside what is between them and pixels, and are never cut
+    alike(&[Class::Simd8], 76 << 10, |gpu| {
+        let vae = OpenSoraVae::from_weights(Weights::random(gpu), autoencoder()).expect("random weights are there");
+        let x = Weights::random(gpu).host("x", vec![1, 3, 9, 32, 32]).expect("random weights are there");
+        vec![vae.encode_pixels(&x, [9, 32, 32], None).expect("it fits").z]
+    });
+}
+
 fn encode(gpu: &Gpu) -> Vec<Tensor> {
     let config =
         t5::Config { d_model: 32, d_kv: 8, num_heads: 4, d_ff: 64, num_layers: 3, vocab_size: 64, ..t5::Config::xxl() };
@@ -273,6 +283,21 @@ fn decoding_51_frames_takes_less_than_8_gb() {
                 peak >> 20,
                 held >> 20
             );
+            assert!(held < 8_000_000_000, "{h}p: {held} bytes");
+        }
+    }
+}
+
+#[test]
+fn encoding_17_frames_takes_less_than_8_gb() {
+    for [h, w] in [[480, 854], [720, 1280]] {
+        for binding in [(2 << 30) - 1, 512 << 20, 128 << 20] {
+            let gpu = desktop(binding);
+            let vae = OpenSoraVae::from_weights(Weights::random(&gpu), vae::Config::default()).expect("random weights");
+            let x = vec![0.0; 3 * 17 * h * w];
+            vae.encode_pixels(&x, [17, h, w], None).unwrap_or_else(|e| panic!("{h}p with bindings of {binding}: {e}"));
+            let (_, held) = gpu.held();
+            println!("{h}p, bindings of {} MiB: {} MiB of buffers", binding >> 20, held >> 20);
             assert!(held < 8_000_000_000, "{h}p: {held} bytes");
         }
     }

@@ -4,8 +4,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use residua::diffusion::noise::Rng;
 use residua::gpu::{Class, DType, Prefs, Tune};
 
+use super::given;
 use super::lab::args::{BenchCache, Calibrate};
 
 /// Text to video with diffusion transformers on any GPU.
@@ -152,6 +154,9 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 const GENERATE_HELP: &str = "Examples:
   residua generate -p \"a red circle moving right on a blue background\" -o out.mp4
+  residua generate --prompts prompts.txt --num-videos 2 -o out/
+  residua generate -p \"a red circle growing\" -i first.png --end-image last.png -f 34
+  residua generate -p \"|0|a red circle|2|a green circle\" -f 34 --loop 4
   residua generate -p \"a red circle\" --cache adacache:preset=fast,moreg=on --verify-cache
   echo \"a red circle\" | residua generate -p - -o - | mpv -";
 
@@ -161,6 +166,8 @@ pub struct Generate {
     pub input: Input,
     #[command(flatten)]
     pub size: Size,
+    #[command(flatten)]
+    pub given: given::Flags,
     #[command(flatten)]
     pub sampling: Sampling,
     #[command(flatten)]
@@ -181,9 +188,15 @@ pub struct Generate {
 pub struct Input {
     #[command(flatten)]
     pub model: Model,
-    /// What the video shows; `-` reads standard input
-    #[arg(short, long, value_name = "TEXT")]
-    pub prompt: OsString,
+    /// What the video shows; `-` reads standard input; once for each of several videos
+    #[arg(short, long, value_name = "TEXT", required_unless_present = "prompts")]
+    pub prompt: Vec<OsString>,
+    /// Prompts from a file: one a line, `#` begins a comment
+    #[arg(long, value_name = "FILE", aliases = ["prompt-path", "prompt-file"])]
+    pub prompts: Option<PathBuf>,
+    /// Videos of each prompt, with one seed after the other
+    #[arg(long, value_name = "N", default_value_t = 1, alias = "num-sample")]
+    pub num_videos: usize,
     /// Aesthetic score told to the model, or `none`
     #[arg(long, value_name = "SCORE", value_parser = score)]
     pub aes: Option<Score>,
@@ -244,9 +257,10 @@ pub struct Sampling {
     /// Seed of the start noise; random and printed if not given or -1
     #[arg(short, long, value_name = "NUMBER", value_parser = seed, allow_negative_numbers = true)]
     pub seed: Option<Seed>,
-    /// Which noise a seed means
-    #[arg(long, value_name = "NAME", default_value = "torch-cpu", value_parser = rng)]
-    pub rng: String,
+    /// Which noise a seed means: torch-cpu; philox, CUDA's on any GPU that is large enough; torch-cuda:132x2048,
+    /// torch's on a GPU of so many multiprocessors and threads of each
+    #[arg(long, value_name = "NAME", default_value = "torch-cpu")]
+    pub rng: Rng,
     /// Denoising steps
     #[arg(long, value_name = "N", aliases = ["num-sampling-steps", "num-inference-steps"])]
     pub steps: Option<usize>,
@@ -287,7 +301,8 @@ pub struct Output {
 #[derive(Args)]
 #[command(next_help_heading = "Output")]
 pub struct Video {
-    /// .mp4, .gif, .png (animated), .y4m, .rgb, a folder of PNGs, or `-` for Y4M on standard output
+    /// .mp4, .gif, .png (animated), .y4m, .rgb, a folder of PNGs, or `-` for Y4M on standard output; of several videos
+    /// a folder of MP4s, or a template with {index}, {index:04}, {seed}, {slug}, {model}
     #[arg(short, long, value_name = "PATH")]
     pub output: Option<PathBuf>,
     /// Quality of an MP4, 0 (best) to 51
@@ -406,13 +421,6 @@ fn score(text: &str) -> Result<Score, String> {
     number.map(|v| Score(Some(v))).ok_or_else(|| "expected a number or `none`".into())
 }
 
-fn rng(text: &str) -> Result<String, String> {
-    match text {
-        "torch-cpu" | "cpu" => Ok("torch-cpu".into()),
-        _ => Err("the noise known here is torch-cpu".into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -430,6 +438,6 @@ mod tests {
         assert_eq!(args.size.frames.as_deref(), Some("4s"));
         assert_eq!((args.sampling.steps, args.sampling.cfg), (Some(9), Some(7.0)));
         assert!(matches!(args.sampling.seed, Some(Seed(None))));
-        assert_eq!((args.device.device.as_deref(), args.sampling.rng.as_str()), (Some("0"), "torch-cpu"));
+        assert_eq!((args.device.device.as_deref(), args.sampling.rng), (Some("0"), Rng::TorchCpu));
     }
 }

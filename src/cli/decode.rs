@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use residua::media::Frames;
+use residua::models::vae::OpenSoraVae;
 use residua::pipeline::{OpenSora, sizes};
 use residua::tensor::Tensor;
 use serde_json::{Value, json};
@@ -52,7 +53,7 @@ async fn work(args: &Decode, screen: &Screen, stop: &Stop) -> Outcome {
         }),
     );
     let latents = gpu.upload(&given.numbers, given.shape);
-    let (video, _) = self::frames(&sora, &latents, frames, fps, screen, stop, "").await?;
+    let (video, _) = self::frames(&sora, &sora.open_vae()?, &latents, frames, fps, screen, stop, "").await?;
     stop.check()?;
     let recipe = given.recipe.filter(|_| !args.video.no_metadata).map(|r| amended(r, frames, fps));
     let bytes = target.write(&video, recipe.as_ref(), screen)?;
@@ -62,12 +63,13 @@ async fn work(args: &Decode, screen: &Screen, stop: &Stop) -> Outcome {
     Ok(())
 }
 
-/// Decodes with a bar; `run` tells the decoding of several runs apart.
+/// Decodes by an open autoencoder, with a bar; `run` tells the decoding of several runs apart.
 ///
 /// # Errors
-/// Those of [`OpenSora::decode`].
+/// Those of [`OpenSora::decode_by`].
 pub async fn frames(
     sora: &OpenSora,
+    vae: &OpenSoraVae,
     latents: &Tensor,
     frames: usize,
     fps: f64,
@@ -80,7 +82,7 @@ pub async fn frames(
         bar.frames(done, all, run);
         !stop.asked()
     };
-    let video = sora.decode(latents, frames, fps, &mut seen).await?;
+    let video = sora.decode_by(vae, latents, frames, fps, &mut seen).await?;
     let took = bar.elapsed();
     drop(bar);
     let run = if run.is_empty() { String::new() } else { format!(", {run}") };
@@ -95,12 +97,17 @@ fn length(args: &Decode, given: &Latents) -> Outcome<(usize, f64)> {
     let most = t / 5 * 17 + (4 * (t % 5)).min(16);
     let frames = match &args.frames {
         Some(words) => sizes::frames(words)?,
-        None => stated("frames").and_then(Value::as_u64).map(|n| n as usize).ok_or_else(|| {
-            Failure::wrong(
-                "frames",
-                format!("`{}` does not say how many; give -f, such as -f {most}", args.latents.display()),
-            )
-        })?,
+        None => stated("loop")
+            .and_then(|l| l.get("frames"))
+            .or(stated("frames"))
+            .and_then(Value::as_u64)
+            .map(|n| n as usize)
+            .ok_or_else(|| {
+                Failure::wrong(
+                    "frames",
+                    format!("`{}` does not say how many; give -f, such as -f {most}", args.latents.display()),
+                )
+            })?,
     };
     let needs = sizes::latent_frames(frames);
     if needs != t {
@@ -118,7 +125,8 @@ fn length(args: &Decode, given: &Latents) -> Outcome<(usize, f64)> {
 
 /// The recipe of the latents, with what was decoded otherwise than it says.
 fn amended(mut recipe: Value, frames: usize, fps: f64) -> Value {
-    if recipe["frames"] != json!(frames) || recipe["file_fps"] != json!(fps) {
+    let own = recipe.pointer("/loop/frames").unwrap_or(&recipe["frames"]);
+    if *own != json!(frames) || recipe["file_fps"] != json!(fps) {
         recipe["decoded"] = json!({"frames": frames, "fps": fps});
     }
     recipe

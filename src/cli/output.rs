@@ -26,12 +26,36 @@ impl Target {
     /// # Errors
     /// An unknown extension; a place that cannot be written to.
     pub fn choose(args: &Video, stem: &str, extension: &str) -> Outcome<Self> {
-        let path = match &args.output {
-            Some(path) => path.clone(),
-            None => free_name(stem, extension, args.force),
-        };
+        match &args.output {
+            Some(path) => Self::at(args, path.clone()),
+            None => Self::free(args, stem, extension, |_| false),
+        }
+    }
+
+    /// `stem` with an extension and, if that is taken or to be, a number.
+    ///
+    /// # Errors
+    /// A place that cannot be written to.
+    pub fn free(args: &Video, stem: &str, extension: &str, taken: impl Fn(&Path) -> bool) -> Outcome<Self> {
+        Self::at(args, free_name(stem, extension, args.force, taken))
+    }
+
+    /// A path.
+    ///
+    /// # Errors
+    /// An unknown extension; a place that cannot be written to.
+    pub fn at(args: &Video, path: PathBuf) -> Outcome<Self> {
+        let target = Self::unchecked(args, path)?;
+        media::check_writable(&target.path, target.format, args.force).map_err(Failure::output)?;
+        Ok(target)
+    }
+
+    /// A path in a folder that is still to be made.
+    ///
+    /// # Errors
+    /// An unknown extension.
+    pub fn unchecked(args: &Video, path: PathBuf) -> Outcome<Self> {
         let format = Format::from_path(&path)?;
-        media::check_writable(&path, format, args.force).map_err(Failure::output)?;
         Ok(Self { path, format, crf: args.crf, overwrite: args.force })
     }
 
@@ -57,12 +81,13 @@ impl Target {
 }
 
 /// `stem.extension`, or `stem-1.extension` and so on, whatever is free.
-fn free_name(stem: &str, extension: &str, force: bool) -> PathBuf {
+fn free_name(stem: &str, extension: &str, force: bool, taken: impl Fn(&Path) -> bool) -> PathBuf {
     let name = |n: usize| match n {
         0 => PathBuf::from(format!("{stem}.{extension}")),
         _ => PathBuf::from(format!("{stem}-{n}.{extension}")),
     };
-    (0..10_000).map(name).find(|p| force || p.symlink_metadata().is_err()).unwrap_or_else(|| name(0))
+    let free = |p: &PathBuf| !taken(p) && (force || p.symlink_metadata().is_err());
+    (0..100_000).map(name).find(free).unwrap_or_else(|| name(0))
 }
 
 /// The words of a prompt as part of a file name, at most 40 characters.

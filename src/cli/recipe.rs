@@ -6,6 +6,7 @@ use residua::text::prompt::Scores;
 use serde_json::{Value, json};
 
 use super::exit::{Failure, Outcome};
+use super::given::{self, Files};
 use super::model;
 use super::report::Summary;
 use super::screen::round;
@@ -18,7 +19,8 @@ pub struct Facts<'a> {
     pub scores: &'a Scores,
     /// The words of `--cache`.
     pub cache: &'a str,
-    pub rng: &'a str,
+    /// Where given frames are from.
+    pub given: &'a Files,
     /// SHA-256 of the file the run started from.
     pub latents_in: Option<&'a str>,
 }
@@ -42,8 +44,10 @@ impl Facts<'_> {
             "steps": plan.timesteps.len(),
             "cfg": plan.guidance,
             "seed": plan.seed,
-            "rng": self.rng,
+            "rng": plan.rng.to_string(),
             "latents_in": self.latents_in,
+            "given": self.given.recipe(plan),
+            "loop": given::loop_recipe(plan),
             "cache": {
                 "asked": self.cache, "policy": cache.policy, "computed": cache.computed, "skipped": cache.skipped,
                 "work": round(cache.work), "settings": plan.cache.settings(plan.timesteps.len())
@@ -86,6 +90,10 @@ pub fn command(recipe: &Value) -> Outcome<String> {
     if let Some(motion) = text("/scores/camera_motion") {
         flag("--camera-motion", motion.into());
     }
+    given::rerun(recipe).into_iter().for_each(|(name, value)| flag(name, value));
+    if let Some(rng) = text("/rng").filter(|r| *r != "torch-cpu") {
+        flag("--rng", rng.into());
+    }
     if let Some(cache) = text("/cache/asked").filter(|c| *c != "off") {
         flag("--cache", cache.into());
     }
@@ -110,10 +118,10 @@ mod tests {
         let recipe = json!({
             "model": {"name": "toybox"}, "prompt": "it's a snail", "width": 64, "height": 48, "frames": 17, "fps": 24.0,
             "file_fps": 12.0, "steps": 9, "cfg": 4.5, "seed": 7, "scores": {"aes": null, "camera_motion": "pan left"},
-            "cache": {"asked": "adacache:codebook=1.0:1/2:2"},
+            "cache": {"asked": "adacache:codebook=1.0:1/2:2"}, "rng": "torch-cuda:108x2048",
         });
         let expected = "residua generate -m toybox -p 'it'\\''s a snail' -W 64 -H 48 -f 17 --fps 24.0 --steps 9 --cfg 4.5 \
-                        --seed 7 --save-fps 12.0 --aes none --camera-motion 'pan left' --cache adacache:codebook=1.0:1/2:2";
+                        --seed 7 --save-fps 12.0 --aes none --camera-motion 'pan left' --rng torch-cuda:108x2048 --cache adacache:codebook=1.0:1/2:2";
         assert_eq!(command(&recipe).unwrap(), expected);
         assert_eq!(command(&json!({"model": {"name": "x"}})).unwrap_err().exit, 2);
     }

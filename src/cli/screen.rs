@@ -120,10 +120,13 @@ pub struct Bar<'a> {
 }
 
 impl Bar<'_> {
-    /// A denoising step is done. `run` tells the steps of several runs apart.
-    pub fn step(&self, step: &Step, run: &str) {
-        let seconds = step.seconds.as_secs_f64();
-        let fields = json!({"i": step.step, "n": self.count, "computed": step.computed, "seconds": round(seconds)});
+    /// A denoising step is done, of the n-th of `clips`. `run` tells the steps of several runs apart.
+    pub fn step(&self, step: &Step, (clip, clips): (usize, usize), run: &str) {
+        let (seconds, steps) = (step.seconds.as_secs_f64(), self.count / clips.max(1));
+        let mut fields = json!({"i": step.step, "n": steps, "computed": step.computed, "seconds": round(seconds)});
+        if clips > 1 {
+            fields["clip"] = clip.into();
+        }
         self.screen.event("step", named(run, fields));
         self.reused.set(self.reused.get() + usize::from(!step.computed));
         let mark = if step.computed { "computed" } else { "reused" };
@@ -131,7 +134,7 @@ impl Bar<'_> {
             0 => String::new(),
             n => format!("  cached {n}"),
         };
-        self.at(step.step, &format!("{seconds:.2} s/it  {mark}{cached}"));
+        self.at(clip * steps + step.step, &format!("{seconds:.2} s/it  {mark}{cached}"));
     }
 
     /// Some frames are decoded.

@@ -1,6 +1,4 @@
-//! The words of a request that need more than a parser: prompt, size, length, scores.
-
-use std::io::Read;
+//! The words of a request that need more than a parser: size, length, scores.
 
 use residua::cache::CacheSpec;
 use residua::pipeline::{Defaults, Request, sizes};
@@ -10,10 +8,7 @@ use super::args::{Generate, Input, Size};
 use super::exit::{Failure, Outcome};
 use super::screen::Screen;
 
-/// What is read of a prompt on standard input; the pipeline takes far less.
-const MOST_INPUT: u64 = 1 << 20;
-
-/// The request that the flags make; its seed is drawn if none was given.
+/// The request that the flags make, without a prompt; its seed is drawn if none was given.
 ///
 /// # Errors
 /// Wrong use, naming the flag.
@@ -21,7 +16,6 @@ pub fn request(args: &Generate, screen: &Screen) -> Outcome<Request> {
     let (height, width) = size(&args.size, screen)?;
     let frames = args.size.frames.as_deref().map(sizes::frames).transpose()?;
     Ok(Request {
-        prompt: prompt(&args.input)?,
         height,
         width,
         frames,
@@ -29,9 +23,11 @@ pub fn request(args: &Generate, screen: &Screen) -> Outcome<Request> {
         steps: args.sampling.steps,
         guidance: args.sampling.cfg,
         seed: args.sampling.seed.and_then(|s| s.0).unwrap_or_else(random_seed),
+        rng: args.sampling.rng,
         latents: None,
         scores: None,
         cache: args.cache.cache.parse::<CacheSpec>()?,
+        ..Request::default()
     })
 }
 
@@ -43,21 +39,6 @@ pub fn scores(input: &Input, defaults: &Defaults) -> Scores {
         motion: input.flow.map_or(own.motion, |s| s.0),
         camera_motion: input.camera_motion.clone().or(own.camera_motion),
     }
-}
-
-fn prompt(input: &Input) -> Outcome<String> {
-    if input.prompt != "-" {
-        let text = input.prompt.to_str().ok_or_else(|| Failure::wrong("prompt", "is not valid UTF-8"))?;
-        return Ok(text.to_string());
-    }
-    let mut bytes = Vec::new();
-    let read = std::io::stdin().lock().take(MOST_INPUT).read_to_end(&mut bytes);
-    read.map_err(|e| Failure::wrong("prompt", format!("standard input cannot be read: {e}")))?;
-    let text = String::from_utf8(bytes).map_err(|e| {
-        let at = e.utf8_error().valid_up_to();
-        Failure::wrong("prompt", format!("standard input is not valid UTF-8 (from byte {at} on)"))
-    })?;
-    Ok(text.trim_end_matches(['\r', '\n']).to_string())
 }
 
 /// Height and width, as far as they are given.

@@ -2,7 +2,7 @@
 //!
 //! No GPU and no command line here. A decoder's output becomes [`Frames`] by [`Frames::from_pixels`]; [`write()`] puts
 //! them into one of the [`Format`]s, whole or not at all; [`read_mp4`] and [`read_recipe`] read back what was written;
-//! [`quality`] compares.
+//! [`Reference`] is a picture or clip that a video is to contain; [`quality`] compares.
 //!
 //! ```no_run
 //! use residua::media::{self, Format, Frames, WriteOptions};
@@ -20,6 +20,7 @@
 
 mod boxes;
 mod color;
+mod fit;
 mod flip;
 mod format;
 mod frames;
@@ -31,6 +32,7 @@ mod png;
 pub mod quality;
 mod raw;
 mod recipe;
+mod reference;
 mod write;
 
 pub use format::Format;
@@ -38,4 +40,5 @@ pub use frames::Frames;
 pub use mp4_read::read_mp4;
 pub use raw::write_to;
 pub use recipe::{RECIPE_KEY, read_recipe};
+pub use reference::Reference;
 pub use write::{WriteOptions, Written, check_writable, write};

@@ -34,6 +34,11 @@ const MAX_DECODED: u64 = 4 << 30;
 /// [`Error::Io`] if the file cannot be read or is not such a file; [`Error::Limit`] if its frames would take more than
 /// 4 GiB.
 pub fn read_mp4(path: &Path) -> Result<Frames> {
+    read_within(path, MAX_DECODED)
+}
+
+/// [`read_mp4`] of a file whose frames take `most` bytes at the most.
+pub(super) fn read_within(path: &Path, most: u64) -> Result<Frames> {
     let failed = |e: IoError| Error::io(path, e);
     let mut file = File::open(path).map_err(failed)?;
     let (stbl, timescale) = video_track(moov(&mut file).map_err(failed)?).map_err(failed)?;
@@ -45,13 +50,9 @@ pub fn read_mp4(path: &Path) -> Result<Frames> {
     }
     let table = SampleTableAccessor::new(stbl).map_err(|e| failed(invalid(e)))?;
     let bytes = table.sample_count() as u64 * entry.visual.width as u64 * entry.visual.height as u64 * 3;
-    if bytes > MAX_DECODED {
+    if bytes > most {
         let gib = |n: u64| format!("{:.1} GiB", n as f64 / (1u64 << 30) as f64);
-        return Err(Error::Limit {
-            what: format!("decoding {}", path.display()),
-            need: gib(bytes),
-            have: gib(MAX_DECODED),
-        });
+        return Err(Error::Limit { what: format!("decoding {}", path.display()), need: gib(bytes), have: gib(most) });
     }
     frames(&mut file, &table, &entry, timescale).map_err(failed)
 }

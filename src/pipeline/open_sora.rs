@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Defaults, Plan, Request};
 use crate::cache::{CacheSpec, Calibration, MadeFor, ResidualCache, Run, Wish};
-use crate::diffusion::noise::torch_cpu_randn;
+use crate::diffusion::noise::Generator;
 use crate::diffusion::sampler::{self, Denoiser, Step};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -29,6 +29,7 @@ pub struct OpenSora {
 }
 
 /// A prompt as the text encoder understood it.
+#[derive(Clone)]
 pub struct Caption {
     /// Tokens, with the end token.
     pub tokens: Vec<u32>,
@@ -61,8 +62,10 @@ pub struct Video {
 /// Where a run stands.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// The prompt has been encoded, into this many tokens.
+    /// The prompt has been encoded, into this many tokens; of several clips, the first.
     Text(usize),
+    /// Of several clips, this one (from 0) begins.
+    Clip(usize, usize),
     /// A denoising step is done.
     Step(&'a Step),
     /// Some frames of all are decoded.
@@ -175,6 +178,10 @@ impl OpenSora {
             let z = weights.get("z", [1, c * t * h * w])?.reshape([1, c, t, h, w]);
             let vae = OpenSoraVae::from_weights(weights, self.vae.clone())?;
             vae.decode_frames(&z, plan.frames)?.next().transpose().map_err(|e| refused("decoding", e))?;
+            if let Some([frames, height, width]) = plan.encoded_together() {
+                let x = vec![0.0; 3 * frames * height * width];
+                vae.encode_pixels(&x, [frames, height, width], None).map_err(|e| refused("encoding given", e))?;
+            }
         }
         Ok(())
     }
@@ -245,21 +252,38 @@ impl OpenSora {
         }
     }
 
-    /// Tokenises and encodes the prompt. The encoder's weights are freed again.
+    /// Tokenises and encodes the prompt, of several clips that of the first. The encoder's weights are freed again.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if the encoder does not fit; whatever goes wrong on the device.
     pub async fn encode(&self, plan: &Plan) -> Result<Caption> {
+        Ok(self.encode_texts(&[&plan.text]).await?.remove(0))
+    }
+
+    /// Tokenises and encodes texts, such as [`Plan::texts`] of one or more plans, equal ones once. The encoder's weights
+    /// are freed again.
+    ///
+    /// # Errors
+    /// As [`OpenSora::encode`].
+    pub async fn encode_texts(&self, texts: &[&str]) -> Result<Vec<Caption>> {
         let most = self.transformer.model_max_length;
-        let tokens = self.tokenizer.encode(&plan.text, most);
-        if tokens.len() == most {
-            log::warn!("the prompt fills all {most} tokens the model reads; what follows is ignored");
-        }
         let encoder = T5Encoder::load(&self.gpu, &self.folder.join("text_encoder"))?;
-        let rows = encoder.forward(&tokens)?.read().await?;
+        let mut captions: Vec<Caption> = Vec::with_capacity(texts.len());
+        for (i, text) in texts.iter().enumerate() {
+            if let Some(same) = texts[..i].iter().position(|earlier| earlier == text) {
+                captions.push(captions[same].clone());
+                continue;
+            }
+            let tokens = self.tokenizer.encode(text, most);
+            if tokens.len() == most {
+                log::warn!("the prompt fills all {most} tokens the model reads; what follows is ignored");
+            }
+            let rows = encoder.forward(&tokens)?.read().await?;
+            captions.push(Caption { tokens, rows });
+        }
         drop(encoder);
         self.gpu.trim();
-        Ok(Caption { tokens, rows })
+        Ok(captions)
     }
 
     /// Loads the denoiser, for one or more [`OpenSora::sample`]s.
@@ -270,17 +294,18 @@ impl OpenSora {
         STDiT3::load(&self.gpu, &self.folder.join("transformer"))
     }
 
-    /// The start latent of a plan: given, or torch's CPU noise.
+    /// The start latent of a plan: given, or noise.
     pub fn start(&self, plan: &Plan) -> Tensor {
         let [c, t, h, w] = plan.latent;
-        let noise = plan.latents.clone().unwrap_or_else(|| torch_cpu_randn(plan.seed, c * t * h * w));
+        let noise = plan.latents.clone().unwrap_or_else(|| Generator::new(plan.rng, plan.seed).randn(c * t * h * w));
         self.gpu.upload(&noise, [1, c, t, h, w])
     }
 
-    /// Denoises. `seen` gets every step and says whether to go on.
+    /// Denoises a single clip without given frames; [`OpenSora::sample_video`] does any. `seen` gets every step and says
+    /// whether to go on.
     ///
     /// # Errors
-    /// [`Error::Cancelled`]; whatever goes wrong on the device.
+    /// [`Error::Request`] if the plan has more; [`Error::Cancelled`]; whatever goes wrong on the device.
     pub async fn sample(
         &self,
         net: &STDiT3,
@@ -288,9 +313,27 @@ impl OpenSora {
         plan: &Plan,
         seen: &mut dyn FnMut(&Step) -> bool,
     ) -> Result<Sampled> {
+        if plan.long.clips > 1 || !plan.given.is_empty() {
+            return Err(Error::request("plan", "has several clips or given frames; `sample_video` denoises such"));
+        }
+        self.sample_clip(net, caption, plan, &self.start(plan), None, &mut |_| Vec::new(), seen).await
+    }
+
+    /// Denoises one clip from its start latent. `mask` says by latent frame how far given ones may change; `noise` is
+    /// drawn at steps where some become active.
+    pub(super) async fn sample_clip(
+        &self,
+        net: &STDiT3,
+        caption: &Caption,
+        plan: &Plan,
+        start: &Tensor,
+        mask: Option<Vec<f64>>,
+        noise: &mut dyn FnMut(usize) -> Vec<f32>,
+        seen: &mut dyn FnMut(&Step) -> bool,
+    ) -> Result<Sampled> {
         let mut cache = self.cache_for(plan)?;
         let conditioned = Conditioned::new(net, caption, plan);
-        self.run(&conditioned, plan, &mut cache, seen).await
+        self.run_given(start, mask, noise, &conditioned, plan, &mut cache, seen).await
     }
 
     /// The sampling loop around a denoiser, with a cache that has begun.
@@ -313,11 +356,25 @@ impl OpenSora {
         cache: &mut ResidualCache,
         seen: &mut dyn FnMut(&Step) -> bool,
     ) -> Result<Sampled> {
+        self.run_given(start, None, &mut |_| Vec::new(), denoiser, plan, cache, seen).await
+    }
+
+    /// The same with given frames.
+    async fn run_given(
+        &self,
+        start: &Tensor,
+        mask: Option<Vec<f64>>,
+        noise: &mut dyn FnMut(usize) -> Vec<f32>,
+        denoiser: &impl Denoiser,
+        plan: &Plan,
+        cache: &mut ResidualCache,
+        seen: &mut dyn FnMut(&Step) -> bool,
+    ) -> Result<Sampled> {
         let steps = sampler::Plan {
             timesteps: vec![plan.timesteps.clone()],
             guidance: plan.guidance as f32,
-            frame_mask: None,
-            noise: &mut |_| Vec::new(), // only drawn for given frames
+            frame_mask: mask,
+            noise,
         };
         let (latents, steps) = sampler::sample(denoiser, start, steps, cache, &mut |step, _| seen(step)).await?;
         Ok(Sampled {
@@ -346,10 +403,34 @@ impl OpenSora {
         fps: f64,
         seen: &mut dyn FnMut(usize, usize) -> bool,
     ) -> Result<Frames> {
-        let vae = OpenSoraVae::load_decoder(&self.gpu, &self.folder.join("vae"))?;
-        let pixels = vae.decode_pixels(latents, frames, seen).await?;
+        let vae = self.open_vae()?;
+        let decoded = self.decode_by(&vae, latents, frames, fps, seen).await;
         drop(vae);
         self.gpu.trim();
+        decoded
+    }
+
+    /// Opens the autoencoder, for one or more [`OpenSora::decode_by`]s. Each of its halves is loaded when first needed.
+    ///
+    /// # Errors
+    /// As [`OpenSoraVae::open`].
+    pub fn open_vae(&self) -> Result<OpenSoraVae> {
+        OpenSoraVae::open(&self.gpu, &self.folder.join("vae"))
+    }
+
+    /// [`OpenSora::decode`] by an autoencoder that stays.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn decode_by(
+        &self,
+        vae: &OpenSoraVae,
+        latents: &Tensor,
+        frames: usize,
+        fps: f64,
+        seen: &mut dyn FnMut(usize, usize) -> bool,
+    ) -> Result<Frames> {
+        let pixels = vae.decode_pixels(latents, frames, seen).await?;
         let ([_, _, _, h, w], factor) = (latents.sizes::<5>(), self.vae.spatial.factor());
         Frames::from_pixels(&pixels, [3, frames, factor * h, factor * w], fps)
     }
@@ -360,16 +441,24 @@ impl OpenSora {
     /// Those of the stages.
     pub async fn generate(&self, request: &Request, seen: &mut dyn FnMut(Event<'_>) -> bool) -> Result<Video> {
         let plan = self.plan(request)?;
-        let caption = self.encode(&plan).await?;
-        if !seen(Event::Text(caption.tokens.len())) {
+        let texts: Vec<&str> = plan.texts.iter().map(String::as_str).collect();
+        let captions = self.encode_texts(&texts).await?;
+        let captions: Vec<&Caption> = captions.iter().collect();
+        if !seen(Event::Text(captions[0].tokens.len())) {
             return Err(Error::Cancelled);
         }
+        let given = self.encode_given(&plan).await?;
         let net = self.load_transformer()?;
-        let sampled = self.sample(&net, &caption, &plan, &mut |step| seen(Event::Step(step))).await?;
+        let mut told = None;
+        let mut stepped = |clip: usize, step: &Step| {
+            let begins = plan.long.clips > 1 && told.replace(clip) != Some(clip);
+            (!begins || seen(Event::Clip(clip, plan.long.clips))) && seen(Event::Step(step))
+        };
+        let sampled = self.sample_video(&net, &captions, &plan, &given, &mut stepped).await?;
         drop(net);
         self.gpu.trim();
         let mut decoded = |done: usize, all: usize| seen(Event::Frames(done, all));
-        let frames = self.decode(&sampled.latents, plan.frames, plan.fps, &mut decoded).await?;
+        let frames = self.decode(&sampled.latents, plan.all_frames(), plan.fps, &mut decoded).await?;
         Ok(Video { frames, sampled })
     }
 }

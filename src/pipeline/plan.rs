@@ -1,8 +1,11 @@
 //! From a request to numbers that cannot be wrong.
 
+use super::given::{Given, Long};
+use super::mask_strategy::Copy;
 use super::sizes;
 use super::{Defaults, Request};
 use crate::cache::CacheSpec;
+use crate::diffusion::noise::Rng;
 use crate::diffusion::schedule::{RectifiedFlow, Rounding, TimestepTransform};
 use crate::error::{Error, Result};
 use crate::models::{stdit3, vae};
@@ -13,19 +16,23 @@ use crate::text::prompt::{Embedded, Scores, Segments};
 const MOST_PIXELS: usize = 8192;
 const MOST_FRAMES: usize = 4096;
 const MOST_STEPS: usize = 10_000;
+/// Frames that are encoded together.
+const CHUNK_FRAMES: usize = 17;
 /// Longest prompt in bytes that is read at all.
 const MOST_PROMPT: usize = 64 << 10;
 
 /// A request resolved against a model: every number of a run.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The text that is tokenised.
+    /// The text that is tokenised, of the first clip.
     pub text: String,
+    /// The same of every clip, the first included.
+    pub texts: Vec<String>,
     /// Pixels as told to the model.
     pub height: usize,
     /// Pixels as told to the model.
     pub width: usize,
-    /// Frames of the video.
+    /// Frames of a clip, and of the video if it is the only one; see [`Plan::all_frames`].
     pub frames: usize,
     /// Frames per second of the video.
     pub fps: f64,
@@ -35,14 +42,22 @@ pub struct Plan {
     pub timesteps: Vec<f64>,
     /// Guidance scale.
     pub guidance: f64,
-    /// Seed of the start noise.
+    /// Seed of all noise.
     pub seed: u64,
+    /// Which noise a seed means.
+    pub rng: Rng,
     /// The start latent, if one was given.
     pub latents: Option<Vec<f32>>,
     /// The cache asked for.
     pub cache: CacheSpec,
+    /// Frames it is to contain.
+    pub given: Given,
+    /// How many clips make it, and how they hang together.
+    pub long: Long,
     /// Side of a latent cell in pixels.
     factor: usize,
+    /// Latent frames of every reference.
+    held: Vec<usize>,
 }
 
 impl Plan {
@@ -96,8 +111,12 @@ impl Plan {
             num_frames: frames,
             rounding: Rounding::Exact,
         });
+        request.long.check(frames, t)?;
+        let held = request.given.check(&request.long, t, |frames| vae.latent_size([frames, height, width])[0])?;
+        let texts = texts_of(request, defaults)?;
         Ok(Self {
-            text: text_of(request, defaults)?,
+            text: texts[0].clone(),
+            texts,
             height,
             width,
             frames,
@@ -106,8 +125,12 @@ impl Plan {
             timesteps: RectifiedFlow { steps, transform }.timesteps(),
             guidance,
             seed: request.seed,
+            rng: request.rng,
             latents: request.latents.clone(),
             cache: request.cache.clone(),
+            given: request.given.clone(),
+            held,
+            long: request.long,
             factor,
         })
     }
@@ -117,9 +140,29 @@ impl Plan {
         sizes::model_fps(self.frames, self.fps)
     }
 
+    /// Frames of the whole video: those of every clip, less those that a clip shares with the one before.
+    pub fn all_frames(&self) -> usize {
+        self.long.frames(self.frames)
+    }
+
+    /// Where given frames go in a clip (from 0), in latent frames; what it takes over from the one before comes on top.
+    ///
+    /// # Errors
+    /// None for clips of this plan.
+    pub fn places(&self, clip: usize) -> Result<Vec<Copy>> {
+        Ok(self.given.places(clip, self.latent[1], &self.held)?.copies)
+    }
+
     /// Size of the video's frames: whole latent cells.
     pub fn pixels(&self) -> [usize; 2] {
         [self.latent[2] * self.factor, self.latent[3] * self.factor]
+    }
+
+    /// Frames, rows and columns of the largest video that is encoded at once, if any is.
+    pub(super) fn encoded_together(&self) -> Option<[usize; 3]> {
+        let given = self.given.references.iter().map(|r| r.frames().count()).max();
+        let most = given.into_iter().chain((self.long.clips > 1).then(|| self.long.shared())).max()?;
+        Some([most.min(CHUNK_FRAMES), self.height, self.width])
     }
 
     /// Numbers in the residual stream of a denoising step, in its largest tensor, and in that of decoding a frame.
@@ -132,8 +175,8 @@ impl Plan {
     }
 }
 
-/// The text for the tokeniser: grammar, scores and cleaning.
-fn text_of(request: &Request, defaults: &Defaults) -> Result<String> {
+/// The text of every clip for the tokeniser: grammar, scores and cleaning.
+fn texts_of(request: &Request, defaults: &Defaults) -> Result<Vec<String>> {
     let prompt = &request.prompt;
     let wrong = |problem: String| Err(Error::request("prompt", problem));
     if prompt.trim().is_empty() {
@@ -144,14 +187,17 @@ fn text_of(request: &Request, defaults: &Defaults) -> Result<String> {
     }
     let embedded = Embedded::split(prompt)?;
     if embedded.reference_path.is_some() || embedded.mask_strategy.is_some() {
-        return wrong("asks for given frames (`reference_path`, `mask_strategy`), which this version cannot do".into());
+        return wrong("has `reference_path` or `mask_strategy` in it; `Request::take_embedded` reads them".into());
     }
     let segments = Segments::split(&embedded.text)?;
-    if segments.texts.len() > 1 {
-        return wrong("has texts for several clips, but one clip is made; give one text".into());
+    let clips = request.long.clips;
+    if let Some(late) = segments.starts.iter().flatten().find(|&&start| start >= clips) {
+        let made = if clips == 1 { "one is".to_string() } else { format!("{clips} are") };
+        return wrong(format!("has a text for clip {late} (counted from 0), but {made} made; a loop makes more"));
     }
     let scores: &Scores = request.scores.as_ref().unwrap_or(&defaults.scores);
     let scored = segments.map(|text| scores.append(text));
     let clean = |text: &str| if defaults.clean_caption { clean_caption(text) } else { text.trim().to_lowercase() };
-    Ok(scored.map(clean).at(0).to_string())
+    let cleaned = scored.map(clean);
+    Ok((0..clips).map(|clip| cleaned.at(clip).to_string()).collect())
 }

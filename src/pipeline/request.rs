@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
+use super::given::{Given, Long};
 use crate::cache::CacheSpec;
+use crate::diffusion::noise::Rng;
 use crate::error::{Error, Result};
 use crate::text::prompt::Scores;
 
@@ -23,14 +25,20 @@ pub struct Request {
     pub steps: Option<usize>,
     /// Guidance scale.
     pub guidance: Option<f64>,
-    /// Start noise: torch's CPU generator with this seed.
+    /// Seed of all noise.
     pub seed: u64,
+    /// Which noise a seed means.
+    pub rng: Rng,
     /// Start latent `[1, ch, T, H, W]` in place of noise from the seed.
     pub latents: Option<Vec<f32>>,
     /// Quality words to append; `None`: the model's.
     pub scores: Option<Scores>,
     /// What may be reused between steps.
     pub cache: CacheSpec,
+    /// Frames it is to contain.
+    pub given: Given,
+    /// How many clips make it, and how they hang together.
+    pub long: Long,
 }
 
 impl Request {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use super::Checkpoint;
 use crate::error::{Error, Result};
 
 /// Of a large file, this much of each end is looked at.
@@ -37,9 +38,7 @@ pub fn sha256_of_ends(path: &Path) -> Result<String> {
 /// [`Error::Io`]; [`Error::Checkpoint`] if there are no weights.
 pub fn fingerprint(folder: &Path) -> Result<String> {
     let entries = std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))?;
-    let weights =
-        |path: &Path| path.extension().is_some_and(|e| ["safetensors", "bin", "pt", "pth"].iter().any(|w| e == *w));
-    let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(|path| weights(path)).collect();
+    let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(|path| Checkpoint::is_name(path)).collect();
     files.sort();
     if files.is_empty() {
         return Err(Error::checkpoint(folder, "holds no weights"));

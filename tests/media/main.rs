@@ -4,6 +4,7 @@
 mod clips;
 mod damaged;
 mod formats;
+mod given;
 mod mp4;
 mod places;
 mod quality_measures;

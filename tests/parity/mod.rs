@@ -1,6 +1,7 @@
 //! What all parity tests share: where the fixtures are, how a case is reported.
 
 pub mod cache;
+pub mod given;
 pub mod guided;
 pub mod latte;
 pub mod misc;

@@ -6,9 +6,7 @@ use residua::Error;
 use serde::Deserialize;
 
 use crate::cli::exit::{Failure, Outcome};
-
-/// Of a list that is read at all.
-const MOST_BYTES: u64 = 16 << 20;
+use crate::cli::prompts as lists;
 
 /// One of a list.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -27,15 +25,9 @@ pub struct Prompt {
 /// A file that is not there or not what it should be, naming the line; an empty list.
 pub fn read(path: &Path) -> Outcome<Vec<Prompt>> {
     let wrong = |problem: String| Failure::input(Error::checkpoint(path, problem));
-    let bytes = path.metadata().map_err(|e| Failure::input(Error::io(path, e)))?.len();
-    if bytes > MOST_BYTES {
-        return Err(wrong(format!("is {bytes} bytes long; is it a list of prompts?")));
-    }
-    let text = std::fs::read_to_string(path).map_err(|e| Failure::input(Error::io(path, e)))?;
+    let text = lists::text(path)?;
     let json = path.extension().is_some_and(|e| e == "jsonl");
-    let lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
-    let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-    let prompts = lines
+    let prompts = lists::lines(&text)
         .map(|(number, line)| match json {
             true => serde_json::from_str(line).map_err(|e| {
                 wrong(format!("line {number} is no {{\"prompt\": …}} with perhaps `group` and `seed`: {e}"))
@@ -44,7 +36,7 @@ pub fn read(path: &Path) -> Outcome<Vec<Prompt>> {
         })
         .collect::<Outcome<Vec<Prompt>>>()?;
     if prompts.is_empty() {
-        return Err(wrong("holds no prompts".into()));
+        return Err(lists::empty(path));
     }
     Ok(prompts)
 }

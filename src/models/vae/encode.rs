@@ -34,15 +34,47 @@ impl OpenSoraVae {
     /// [`Error::Request`] if the video or the noise has the wrong shape or is smaller than one latent; what
     /// [`crate::gpu::Gpu::submit`] returns.
     pub fn encode(&self, x: &Tensor, noise: Option<Noise<'_>>) -> Result<Encoded> {
+        self.encode_images(x.dims(), noise, |sample, from, count| frames_last(x, sample, from, count))
+    }
+
+    /// [`OpenSoraVae::encode`] of one video in host memory, `[3, frames, H, W]`, of which never more than the frames at
+    /// hand lie on the device.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn encode_pixels(&self, x: &[f32], size: [usize; 3], noise: Option<Noise<'_>>) -> Result<Encoded> {
+        let [frames, height, width] = size;
+        let (channels, plane) = (self.config.spatial.in_channels, height * width);
+        if x.len() != channels * frames * plane {
+            let problem = format!("has {} numbers, expected [{channels}, {frames}, {height}, {width}]", x.len());
+            return Err(Error::request("video to encode", problem));
+        }
+        self.encode_images(&[1, channels, frames, height, width], noise, |_, from, count| {
+            let mut images = vec![0.0; count * plane * channels];
+            for (i, pixel) in images.chunks_exact_mut(channels).enumerate() {
+                let at = from * plane + i;
+                pixel.iter_mut().enumerate().for_each(|(c, v)| *v = x[c * frames * plane + at]);
+            }
+            self.gpu().upload(&images, [count, 1, height, width, channels])
+        })
+    }
+
+    /// Encodes a video `[B, 3, T, H, W]` that comes as images: `images(sample, from, count)` is `[count, 1, H, W, 3]`.
+    fn encode_images(
+        &self,
+        shape: &[usize],
+        noise: Option<Noise<'_>>,
+        images: impl Fn(usize, usize, usize) -> Tensor,
+    ) -> Result<Encoded> {
         let encoder = self.encoder()?;
         let channels = self.config.spatial.in_channels;
-        let (batch, frames, [tz, h, w]) = match *x.dims() {
+        let (batch, frames, [tz, h, w]) = match *shape {
             [b, c, t, height, width] if c == channels => (b, t, self.latent_size(t, height, width)),
             _ => (0, 0, [0; 3]),
         };
         if batch * tz * h * w == 0 {
             let space = self.config.spatial.factor();
-            let problem = format!("is {}, expected [samples, {channels}, frames, ≥ {space}, ≥ {space}]", x.shape());
+            let problem = format!("is {shape:?}, expected [samples, {channels}, frames, ≥ {space}, ≥ {space}]");
             return Err(Error::request("video to encode", problem));
         }
         let (space_c, time_c) = (self.config.spatial.latent_channels, self.config.temporal.embed_dim);
@@ -58,7 +90,7 @@ impl OpenSoraVae {
         let together = self.frames_together(h * w);
         for sample in 0..batch {
             for from in (0..frames).step_by(together) {
-                let group = frames_last(x, sample, from, together.min(frames - from));
+                let group = images(sample, from, together.min(frames - from));
                 parts.push(encoder.spatial.forward(&group, &mut Tap::Off));
                 self.gpu().submit()?;
             }

@@ -147,7 +147,8 @@ impl OpenSoraVae {
         self.config.latent_size([frames, height, width])
     }
 
-    fn gpu(&self) -> &Gpu {
+    /// The device it is on.
+    pub fn gpu(&self) -> &Gpu {
         self.weights.gpu()
     }
 

@@ -1,4 +1,4 @@
-//! Start noise: the numbers `torch.randn` draws on a CPU, bit for bit.
+//! The numbers `torch.randn` draws on a CPU, bit for bit.
 //!
 //! A seed names a video only if it names the same noise everywhere, so this follows torch down to its rounding: the
 //! Mersenne Twister, 24-bit uniforms, Box-Muller in groups of sixteen, and the polynomials torch's vector code uses
@@ -95,7 +95,7 @@ fn box_muller(group: &mut [f32]) {
 }
 
 /// Cephes `logf` for normal positive x, in the order of operations of `log256_ps`.
-fn log(x: f32) -> f32 {
+pub(super) fn log(x: f32) -> f32 {
     const P: [f32; 9] = [
         7.037_683_6e-2,
         -1.151_461e-1,
@@ -124,7 +124,7 @@ fn log(x: f32) -> f32 {
 }
 
 /// Cephes `sinf` and `cosf` for x ≥ 0, in the order of operations of `sincos256_ps`.
-fn sin_cos(x: f32) -> (f32, f32) {
+pub(super) fn sin_cos(x: f32) -> (f32, f32) {
     let octant = ((x * FOUR_OVER_PI) as i32 + 1) & !1;
     let y = octant as f32;
     // x − octant·π/4, the constant in three parts

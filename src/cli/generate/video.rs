@@ -1,0 +1,311 @@
+//! One video of a run: from its plan to its file, stage by stage.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use residua::Error;
+use residua::cache::CacheSpec;
+use residua::media::{Frames, quality};
+use residua::pipeline::{Caption, GivenLatents, OpenSora, Plan, Request, Sampled};
+use residua::tensor::{Tensor, sha256};
+use serde_json::{Value, json};
+
+use super::super::args::Generate;
+use super::super::exit::{Failure, Outcome, code};
+use super::super::given::{self, Files};
+use super::super::output::write_json;
+use super::super::report::{self, Summary};
+use super::super::screen::{round, size};
+use super::super::{decode, latents, recipe};
+use super::places::{Facts, Place, Places};
+use super::{Loaded, Shared};
+
+/// One video of a run.
+pub struct Job {
+    pub index: usize,
+    pub plan: Plan,
+    place: Place,
+    prompt: String,
+    given: Files,
+    /// SHA-256 of the file it starts from.
+    latents_in: Option<String>,
+    /// Of the file; the model may have been told another.
+    fps: f64,
+}
+
+impl Job {
+    /// Finds whatever can be wrong with it.
+    pub fn prepare(
+        shared: &Shared<'_>,
+        places: &mut Places,
+        index: usize,
+        mut request: Request,
+        given: Files,
+    ) -> Outcome<Self> {
+        let args = shared.args;
+        request.scores = Some(shared.scores.clone());
+        let (plan, latents_in) = plan(&shared.sora, &mut request, args)?;
+        given.check_end(&plan)?;
+        let fps = args.size.save_fps.unwrap_or(plan.fps);
+        if !(0.1..=1000.0).contains(&fps) {
+            return Err(Failure::wrong("save-fps", format!("{fps} is not between 0.1 and 1000")));
+        }
+        let prompt = request.prompt;
+        let place = places.of(args, &Facts { index, plan: &plan, prompt: &prompt, model: &shared.model })?;
+        Ok(Self { index, plan, place, prompt, given, latents_in, fps })
+    }
+
+    /// What is going to happen, for people.
+    pub fn lines(&self, shared: &Shared<'_>) -> Outcome<Vec<String>> {
+        let (plan, mut lines) = (&self.plan, Vec::new());
+        let [height, width] = plan.pixels();
+        if [height, width] != [plan.height, plan.width] && self.index == 0 {
+            let asked = format!("{}x{}", plan.width, plan.height);
+            lines.push(format!("note: {asked} is rounded down to {width}x{height}: frames are made of blocks of 8x8"));
+        }
+        let (frames, clips, steps) = (plan.all_frames(), plan.long.clips, plan.timesteps.len());
+        let seconds = frames as f64 / self.fps;
+        let clips = if clips > 1 { format!(" in {clips} clips") } else { String::new() };
+        lines.push(format!(
+            "{}  {width}x{height} x {frames} frames ({seconds:.1} s){clips}, {steps} steps, cfg {}, seed {}, cache {}",
+            shared.model, plan.guidance, plan.seed, shared.args.cache.cache
+        ));
+        lines.extend(self.given.lines(plan)?);
+        Ok(lines)
+    }
+
+    /// The same for programs.
+    pub fn plan_event(&self, shared: &Shared<'_>, adapter: &Value) -> Value {
+        let plan = &self.plan;
+        let [height, width] = plan.pixels();
+        json!({
+            "model": shared.model, "prompt": self.prompt, "text": plan.text, "size": [width, height],
+            "frames": plan.all_frames(), "fps": self.fps, "steps": plan.timesteps.len(), "cfg": plan.guidance,
+            "seed": plan.seed, "rng": plan.rng.to_string(), "cache": shared.args.cache.cache, "latent": plan.latent,
+            "adapter": adapter, "output": self.place.target.path.display().to_string(),
+            "given": self.given.recipe(plan), "loop": given::loop_recipe(plan),
+        })
+    }
+
+    /// Makes it. Returns what is told of its cache.
+    pub async fn work(
+        &self,
+        shared: &Shared<'_>,
+        captions: &[Caption],
+        text_time: Duration,
+        loaded: &mut Loaded,
+        began: Instant,
+    ) -> Outcome<Value> {
+        let (args, screen, plan) = (shared.args, shared.screen, &self.plan);
+        shared.stop.check()?;
+        if shared.count > 1 {
+            let (number, of, seed) = (self.index + 1, shared.count, plan.seed);
+            screen.say(format!("video   {number} of {of}, seed {seed}: {}", self.prompt.trim()));
+            shared.event("video", self.index, json!({"n": of, "seed": seed, "prompt": self.prompt}));
+        }
+        let (sampled, denoise_time) = self.denoise(shared, captions, plan, loaded, "").await?;
+
+        let summary = Summary::new(&sampled);
+        let recipe = self.recipe(shared, &summary);
+        let numbers = sampled.latents.read().await?;
+        let shape = sampled.latents.sizes::<5>();
+        if let Some(path) = &self.place.latents {
+            latents::write(path, shape, &numbers, &self.embedded(args, &recipe), args.output.video.force)?;
+            shared.event("latents", self.index, json!({"path": path.display().to_string(), "shape": shape}));
+            screen.say(format!("wrote   {} (latents)", path.display()));
+        }
+        if plan.cache != CacheSpec::Off {
+            screen.say(report::strip(&sampled.steps));
+            screen.say(summary.line());
+        }
+        if let Some(path) = &self.place.trace {
+            write_json(path, &report::trace(&recipe, &sampled, &summary), args.output.video.force)?;
+        }
+
+        let decoded = self.decode(shared, &sampled.latents, loaded, "").await;
+        let (frames, decode_time) =
+            decoded.map_err(|failure| self.keep_latents(args, failure, shape, &numbers, &recipe))?;
+        shared.stop.check()?;
+        let embedded = (!args.output.video.no_metadata).then_some(&recipe);
+        let bytes = self.place.target.write(&frames, embedded, screen)?;
+        let total = began.elapsed();
+        if let Some(path) = &self.place.sidecar {
+            let mut whole = recipe.clone();
+            let seconds = |d: Duration| round(d.as_secs_f64());
+            whole["seconds"] = json!({
+                "text": seconds(text_time), "denoise": seconds(denoise_time), "decode": seconds(decode_time),
+                "total": seconds(total), "saved": round(summary.saved)
+            });
+            write_json(path, &whole, args.output.video.force)?;
+        }
+        screen.say(format!(
+            "wrote   {}  {}  total {:.1} s, peak {} on the adapter",
+            self.place.target.path.display(),
+            size(bytes),
+            total.as_secs_f64(),
+            size(shared.sora.gpu().memory().1)
+        ));
+        if args.cache.verify_cache {
+            self.verify(shared, captions, &frames, loaded).await?;
+        }
+        let cache = summary.event();
+        if shared.count > 1 {
+            let seconds = round(began.elapsed().as_secs_f64());
+            shared.event("finished", self.index, json!({"seconds": seconds, "cache": cache}));
+        }
+        Ok(cache)
+    }
+
+    /// Encodes given frames and runs the sampler; `run` tells its steps from those of another run.
+    async fn denoise(
+        &self,
+        shared: &Shared<'_>,
+        captions: &[Caption],
+        plan: &Plan,
+        loaded: &mut Loaded,
+        run: &str,
+    ) -> Outcome<(Sampled, Duration)> {
+        let (sora, screen) = (&shared.sora, shared.screen);
+        let given = if plan.given.references.is_empty() {
+            GivenLatents::default()
+        } else {
+            let began = Instant::now();
+            let given = sora.encode_given_by(loaded.vae(sora)?, plan).await?;
+            loaded.rest(sora);
+            screen.say(format!("given   ok {:.1} s", began.elapsed().as_secs_f64()));
+            shared.stop.check()?;
+            given
+        };
+        let net = loaded.transformer(sora)?;
+        shared.stop.check()?;
+        let (captions, clips): (Vec<&Caption>, _) = (captions.iter().collect(), plan.long.clips);
+        let bar = screen.bar("denoise", clips * plan.timesteps.len());
+        let mut seen = |clip: usize, step: &_| {
+            bar.step(step, (clip, clips), run);
+            !shared.stop.asked()
+        };
+        let sampled = sora.sample_video(net, &captions, plan, &given, &mut seen).await?;
+        let took = bar.elapsed();
+        drop(bar);
+        loaded.rest(sora);
+        let mean = took.as_secs_f64() / sampled.steps.len().max(1) as f64;
+        let run = if run.is_empty() { String::new() } else { format!(", {run}") };
+        screen.say(format!("denoise ok {:.1} s, {mean:.2} s/it{run}", took.as_secs_f64()));
+        Ok((sampled, took))
+    }
+
+    async fn decode(
+        &self,
+        shared: &Shared<'_>,
+        latents: &Tensor,
+        loaded: &mut Loaded,
+        run: &str,
+    ) -> Outcome<(Frames, Duration)> {
+        let (sora, frames) = (&shared.sora, self.plan.all_frames());
+        let vae = loaded.vae(sora)?;
+        let decoded = decode::frames(sora, vae, latents, frames, self.fps, shared.screen, shared.stop, run).await;
+        loaded.rest(sora);
+        decoded
+    }
+
+    fn recipe(&self, shared: &Shared<'_>, summary: &Summary) -> Value {
+        let facts = recipe::Facts {
+            model: &shared.model,
+            files: &shared.files,
+            prompt: &self.prompt,
+            scores: &shared.scores,
+            cache: &shared.args.cache.cache,
+            given: &self.given,
+            latents_in: self.latents_in.as_deref(),
+        };
+        facts.recipe(&self.plan, shared.sora.gpu(), summary, self.fps)
+    }
+
+    /// What a latents file says about itself: the recipe, or with `--no-metadata` what decoding needs.
+    fn embedded(&self, args: &Generate, recipe: &Value) -> Value {
+        if !args.output.video.no_metadata {
+            return recipe.clone();
+        }
+        json!({"frames": self.plan.all_frames(), "fps": self.plan.fps, "file_fps": self.fps})
+    }
+
+    /// Denoising is the long part: if decoding fails, its result is kept.
+    fn keep_latents(
+        &self,
+        args: &Generate,
+        failure: Failure,
+        shape: [usize; 5],
+        numbers: &[f32],
+        recipe: &Value,
+    ) -> Failure {
+        if failure.exit == code::INTERRUPTED || self.place.target.is_stdout() {
+            return failure;
+        }
+        let path = match &self.place.latents {
+            Some(path) => path.clone(),
+            None => {
+                let mut name = self.place.target.path.as_os_str().to_owned();
+                name.push(".latents.safetensors");
+                let path = PathBuf::from(name);
+                match latents::write(&path, shape, numbers, &self.embedded(args, recipe), false) {
+                    Ok(()) => path,
+                    Err(_) => return failure,
+                }
+            }
+        };
+        failure
+            .hint(format!("the denoised latents are in {0}; `residua decode {0}` goes on from there", path.display()))
+    }
+
+    /// The same seed without the cache, and how far the two are apart.
+    async fn verify(&self, shared: &Shared<'_>, captions: &[Caption], frames: &Frames, loaded: &mut Loaded) -> Outcome {
+        let mut twin = self.plan.clone();
+        twin.cache = CacheSpec::Off;
+        let (sampled, _) = self.denoise(shared, captions, &twin, loaded, "uncached").await?;
+        let (plain, _) = self.decode(shared, &sampled.latents, loaded, "uncached").await?;
+        let psnr = quality::psnr(&plain.rgb, &frames.rgb);
+        let (ssim, flip) = (quality::ssim(&plain, frames), quality::flip(&plain, frames));
+        let (worst, _) = quality::worst_frame(&quality::psnr_frames(&plain, frames)).unwrap_or_default();
+        // JSON has no infinity: equal videos have no PSNR there
+        shared.event(
+            "verify",
+            self.index,
+            json!({
+                "equal": plain.rgb == frames.rgb, "psnr": psnr.is_finite().then_some(psnr), "ssim": ssim, "flip": flip,
+                "worst_frame": worst
+            }),
+        );
+        shared.screen.say(format!(
+            "vs uncached, same seed: PSNR {psnr:.1} dB, SSIM {ssim:.3}, FLIP {flip:.3}, worst frame {worst}"
+        ));
+        Ok(())
+    }
+}
+
+/// The plan of a request, with the noise of a file if one is given; and that file's hash.
+fn plan(sora: &OpenSora, request: &mut Request, args: &Generate) -> Outcome<(Plan, Option<String>)> {
+    let plan = sora.plan(request)?;
+    let Some(path) = &args.input.latents_in else { return Ok((plan, None)) };
+    let given = latents::read(path)?;
+    let [c, t, h, w] = plan.latent;
+    if given.shape != [1, c, t, h, w] {
+        let [_, _, _, rows, columns] = given.shape;
+        let problem = format!(
+            "is {:?}, this video starts from {:?}; {} frames of {}x{} would need another file, -W {} -H {} and as many frames fit this one",
+            given.shape,
+            [1, c, t, h, w],
+            plan.frames,
+            plan.width,
+            plan.height,
+            8 * columns,
+            8 * rows
+        );
+        return Err(Failure::input(Error::Checkpoint {
+            file: path.clone(),
+            tensor: Some(latents::TENSOR.into()),
+            problem,
+        }));
+    }
+    request.latents = Some(given.numbers);
+    Ok((sora.plan(request)?, Some(sha256(path)?)))
+}
