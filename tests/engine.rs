@@ -9,12 +9,12 @@ mod checkpoints;
 mod device;
 #[path = "engine/hostile.rs"]
 mod hostile;
+#[path = "engine/measures.rs"]
+mod measures;
 #[path = "torch_file/mod.rs"]
 mod torch_file;
 #[path = "engine/torch_files.rs"]
 mod torch_files;
-#[path = "engine/measures.rs"]
-mod measures;
 #[path = "engine/traps.rs"]
 mod traps;
 #[path = "engine/tune.rs"]

@@ -38,7 +38,8 @@ pub fn sha256_of_ends(path: &Path) -> Result<String> {
 /// [`Error::Io`]; [`Error::Checkpoint`] if there are no weights.
 pub fn fingerprint(folder: &Path) -> Result<String> {
     let entries = std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))?;
-    let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(|path| Checkpoint::is_name(path)).collect();
+    let mut files: Vec<_> =
+        entries.flatten().map(|entry| entry.path()).filter(|path| Checkpoint::is_name(path)).collect();
     files.sort();
     if files.is_empty() {
         return Err(Error::checkpoint(folder, "holds no weights"));
