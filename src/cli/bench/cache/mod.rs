@@ -76,18 +76,8 @@ async fn work(args: &BenchCache, screen: &Screen, stop: &Stop) -> Outcome {
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("caches-{}-{}", head.model, head.steps)));
     let mut store = Store::open(&out, &head, args.force)?;
     let wanted = jobs.len() * policies.len();
-    screen.say(format!(
-        "{}  {}x{} x {} frames, {} steps, cfg {}: {} prompts under {} policies, {} repeats",
-        head.model,
-        head.size[0],
-        head.size[1],
-        head.size[2],
-        head.steps,
-        head.guidance,
-        jobs.len(),
-        policies.len(),
-        head.repeats
-    ));
+    let (prompts, repeats) = (jobs.len(), head.repeats);
+    screen.say(format!("{}: {prompts} prompts under {} policies, {repeats} repeats", head.line(), policies.len()));
     if !store.records().is_empty() {
         screen.say(format!("{} of {wanted} runs are in {} already", store.records().len(), out.display()));
     }

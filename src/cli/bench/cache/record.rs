@@ -94,6 +94,14 @@ pub struct Quality {
     pub worst_psnr: f64,
 }
 
+impl Head {
+    /// What is made, in one line.
+    pub fn line(&self) -> String {
+        let [width, height, frames] = self.size;
+        format!("{}, {width}x{height} x {frames} frames, {} steps, cfg {}", self.model, self.steps, self.guidance)
+    }
+}
+
 impl Line {
     pub fn of(step: &Step) -> Self {
         let row = step.rows.last();

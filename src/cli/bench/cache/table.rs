@@ -22,16 +22,7 @@ pub fn of(results: &Results) -> String {
     let rows = results.policies.iter().map(|policy| row(policy, head.steps)).collect::<Vec<_>>();
     let mut out = vec![
         format!("{} ({}), kernels {}, {}", head.adapter, head.driver, head.kernels, head.dtype),
-        format!(
-            "{}, {}x{} x {} frames, {} steps, cfg {}, {} runs a policy\n",
-            head.model,
-            head.size[0],
-            head.size[1],
-            head.size[2],
-            head.steps,
-            head.guidance,
-            results.policies.first().map_or(0, |p| p.runs)
-        ),
+        format!("{}, {} runs a policy\n", head.line(), results.policies.first().map_or(0, |p| p.runs)),
         table(&COLUMNS, &rows),
         "\n* on the front: no other is both as fast and as close to the uncached frames".into(),
     ];
