@@ -1,6 +1,6 @@
 //! How far two videos are apart: PSNR, SSIM and FLIP, in f64 on the CPU.
 
-pub use super::flip::{flip, flip_frames};
+pub use super::flip::{PIXELS_PER_DEGREE, flip, flip_frames};
 use super::frames::Frames;
 
 /// Peak signal to noise ratio in dB over all bytes, `10 log10(255² / mean squared error)`; infinite if equal.
