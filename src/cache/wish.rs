@@ -5,8 +5,6 @@ use super::words::Options;
 use super::{Calibration, Codebook, Distance};
 use crate::error::{Error, Result};
 
-/// From this many steps on the released codebook for 100 steps stands for `fast`.
-const MANY_STEPS: usize = 60;
 /// Most layers, steps or strides that can be spoken of.
 const MOST: usize = 10_000;
 /// Most differences of an extrapolation.
@@ -29,6 +27,9 @@ pub enum Preset {
 }
 
 impl Preset {
+    /// From this many steps on, what was released for 100 steps is nearer than what was for 30.
+    pub const MANY_STEPS: usize = 60;
+
     const NAMES: [(&'static str, Preset); 6] = [
         ("fast", Preset::Fast),
         ("slow", Preset::Slow),
@@ -49,7 +50,7 @@ impl Preset {
 
     fn released(self, steps: usize) -> Codebook {
         match self {
-            Preset::Fast if steps >= MANY_STEPS => Codebook::steps100(),
+            Preset::Fast if steps >= Self::MANY_STEPS => Codebook::steps100(),
             Preset::Fast | Preset::ReleasedFast => Codebook::fast(),
             Preset::Slow | Preset::ReleasedSlow => Codebook::slow(),
             Preset::Released100 => Codebook::steps100(),

@@ -1,7 +1,7 @@
 //! `residua calibrate`: a codebook of AdaCache for a model and a number of steps.
 
 use residua::cache::replay::{Found, Goal, Recording, Search, found, search};
-use residua::cache::{CacheSpec, Calibration, Codebook, MoReg, Settings, Wish};
+use residua::cache::{CacheSpec, Calibration, Codebook, MoReg, Preset, Settings, Wish};
 use residua::media::{self, Format, Frames};
 use residua::pipeline::Caption;
 use serde_json::{Value, json};
@@ -23,8 +23,6 @@ const LONGEST_HEAD: usize = 8;
 const STARTS: usize = 6;
 /// Candidates that are run to meet the goal.
 const TRIALS: usize = 5;
-/// Above so many steps, rates go up to 12 as in the released codebook for 100; below, to 6.
-const MANY_STEPS: usize = 60;
 /// 20 / ln 10: decibels of a factor e.
 const DB: f64 = 8.685_889_638_065_035;
 /// A PSNR so little above the goal is met.
@@ -55,7 +53,9 @@ async fn work(args: &Calibrate, screen: &Screen, stop: &Stop) -> Outcome {
     let lab = Lab::open(&args.work, std::slice::from_ref(&args.cache), screen, stop).await?;
     let first = lab.plan(&jobs[0], &CacheSpec::Off)?;
     let steps = first.timesteps.len();
-    let most = args.most_rate.map_or(if steps > MANY_STEPS { 12 } else { 6 }, usize::from);
+    // as in the released codebooks
+    let many = steps >= Preset::MANY_STEPS;
+    let most = args.most_rate.map_or(if many { 12 } else { 6 }, usize::from);
     if steps < 4 {
         return Err(Failure::wrong("steps", format!("{steps} are too few to reuse anything; ask for at least 4")));
     }
@@ -90,9 +90,7 @@ async fn work(args: &Calibrate, screen: &Screen, stop: &Stop) -> Outcome {
     let confirmed = confirm.trial(&best.settings).await?;
     screen.say(format!("held out   {}", confirmed.line(steps)));
     let mut others = Vec::new();
-    for preset in
-        if steps > MANY_STEPS { ["released-100", "released-fast"] } else { ["released-fast", "released-slow"] }
-    {
+    for preset in if many { ["released-100", "released-fast"] } else { ["released-fast", "released-slow"] } {
         let CacheSpec::AdaCache(wish) = format!("adacache:preset={preset}").parse()? else { continue };
         let trial = confirm.trial(&wish.settings(steps)).await?;
         screen.say(format!("beside it  {}  ({preset})", trial.line(steps)));

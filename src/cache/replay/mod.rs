@@ -94,11 +94,6 @@ impl Recording {
         self.changes[evaluation].first().and_then(|change| change.motion.first().copied())
     }
 
-    /// The final latent's error, had residuals of `age` evaluations before been reused at this one (from 0) alone.
-    pub fn error(&self, evaluation: usize, age: usize) -> Option<f64> {
-        self.errors[evaluation].get(age.checked_sub(1)?).map(|e| length(e))
-    }
-
     /// AdaCache with these settings: its own code, told of the recorded changes as it would have been of measured ones.
     ///
     /// # Errors

@@ -99,7 +99,7 @@ pub struct Calibrate {
     /// order of extrapolation; `none` leaves all as --cache has them
     #[arg(long, value_name = "WHAT", help_heading = "Cache", value_enum, value_delimiter = ',', default_values = ["head", "tail"])]
     pub fit: Vec<Fit>,
-    /// The largest rate [default: 6, above 60 steps 12]
+    /// The largest rate [default: 6, from 60 steps on 12]
     #[arg(long, value_name = "STEPS", help_heading = "Cache", value_parser = clap::value_parser!(u16).range(2..=64))]
     pub most_rate: Option<u16>,
     /// Where the calibration goes, such as fast-30.cache.json
