@@ -2,17 +2,20 @@
 
 mod given;
 pub mod mask_strategy;
+mod memory;
 mod open_sora;
 mod plan;
 mod record;
 mod request;
 pub mod sizes;
+mod text;
 mod texture;
 mod video;
 
 pub use given::{Given, Long, Posterior};
-pub use open_sora::{Caption, Event, OpenSora, Sampled, Video};
+pub use open_sora::{Event, OpenSora, Sampled, Video};
 pub use plan::Plan;
 pub use request::{Defaults, Request};
+pub use text::Caption;
 pub use texture::frame_textures;
 pub use video::GivenLatents;

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Defaults, Plan, Request};
+use super::{Caption, Defaults, Plan, Request};
 use crate::cache::{CacheSpec, Calibration, MadeFor, ResidualCache, Run, Wish};
 use crate::diffusion::noise::Generator;
 use crate::diffusion::sampler::{self, Denoiser, Step};
@@ -12,29 +12,20 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::media::Frames;
 use crate::models::stdit3::{self, Grid, Input, STDiT3, Text};
-use crate::models::t5::{self, T5Encoder};
+use crate::models::t5;
 use crate::models::vae::{self, OpenSoraVae};
 use crate::nn::Tap;
-use crate::tensor::{Tensor, Weights, fingerprint};
+use crate::tensor::{Tensor, fingerprint};
 use crate::text::tokenizer::Tokenizer;
 
 /// A model folder in the hub's layout, checked, with nothing loaded yet.
 pub struct OpenSora {
-    gpu: Gpu,
-    folder: PathBuf,
+    pub(super) gpu: Gpu,
+    pub(super) folder: PathBuf,
     defaults: Defaults,
-    transformer: stdit3::Config,
-    vae: vae::Config,
-    tokenizer: Tokenizer,
-}
-
-/// A prompt as the text encoder understood it.
-#[derive(Clone)]
-pub struct Caption {
-    /// Tokens, with the end token.
-    pub tokens: Vec<u32>,
-    /// `[tokens, caption_channels]`
-    pub rows: Vec<f32>,
+    pub(super) transformer: stdit3::Config,
+    pub(super) vae: vae::Config,
+    pub(super) tokenizer: Tokenizer,
 }
 
 /// What a run of the sampler gave.
@@ -133,59 +124,6 @@ impl OpenSora {
         Ok(plan)
     }
 
-    /// Whether every stage can be recorded on this adapter. What no buffer can hold is refused at once. Where a tensor
-    /// is too large to be bound as a whole, it is found out by recording one block of each kind, and the first frames,
-    /// on a device that runs nothing.
-    fn fits(&self, plan: &Plan) -> Result<()> {
-        let bytes = |numbers: usize| 4 * numbers as u64;
-        let [stream, denoising, decoding] = plan.largest_activations(&self.transformer, &self.vae).map(bytes);
-        let refused = |stage: &str, error: Error| match error {
-            Error::Limit { need, have, .. } => {
-                let size = format!("{} frames of {}x{}", plan.frames, plan.width, plan.height);
-                let fewer = if stage == "denoising" { " or fewer frames" } else { "" };
-                Error::Limit {
-                    what: format!("{stage} {size} on `{}`", self.gpu.info().name),
-                    need: format!("a tensor of {need}"),
-                    have: format!("{have}; ask for a smaller size{fewer}"),
-                }
-            }
-            other => other,
-        };
-        for (stage, least) in [("denoising", stream), ("decoding", decoding)] {
-            if least > self.gpu.largest_buffer() {
-                return Err(refused(stage, self.gpu.over_limit(least)));
-            }
-        }
-        let most = self.gpu.largest_tensor();
-        if denoising.max(decoding) <= most {
-            return Ok(());
-        }
-        let gpu = self.gpu.rehearsal();
-        let weights = Weights::random(&gpu);
-        if denoising > most {
-            let config = stdit3::Config { depth: 1, ..self.transformer.clone() };
-            let net = STDiT3::from_weights(&weights, config)?;
-            let caption = Caption { tokens: vec![0], rows: net.null_caption(1) };
-            let [c, t, h, w] = plan.latent;
-            let run = Conditioned::new(&net, &caption, plan);
-            let z = weights.get("z", [2, c * t * h * w])?.reshape([2, c, t, h, w]);
-            // without a cache nothing is read on the way, so this never waits
-            pollster::block_on(run.velocity(&z, &[0.0; 2], None, &mut ResidualCache::off()))?;
-            gpu.submit().map_err(|e| refused("denoising", e))?;
-        }
-        if decoding > most {
-            let [c, t, h, w] = plan.latent;
-            let z = weights.get("z", [1, c * t * h * w])?.reshape([1, c, t, h, w]);
-            let vae = OpenSoraVae::from_weights(weights, self.vae.clone())?;
-            vae.decode_frames(&z, plan.frames)?.next().transpose().map_err(|e| refused("decoding", e))?;
-            if let Some([frames, height, width]) = plan.encoded_together() {
-                let x = vec![0.0; 3 * frames * height * width];
-                vae.encode_pixels(&x, [frames, height, width], None).map_err(|e| refused("encoding given", e))?;
-            }
-        }
-        Ok(())
-    }
-
     /// The plan's cache with the model's own preset in place of a released one, if there is one for the number of steps.
     fn calibrated(&self, plan: &Plan) -> Result<CacheSpec> {
         let CacheSpec::AdaCache(wish) = &plan.cache else { return Ok(plan.cache.clone()) };
@@ -250,40 +188,6 @@ impl OpenSora {
             width: self.transformer.hidden_size,
             pair: self.transformer.pair([2, frames, patches]),
         }
-    }
-
-    /// Tokenises and encodes the prompt, of several clips that of the first. The encoder's weights are freed again.
-    ///
-    /// # Errors
-    /// [`Error::Checkpoint`] if the encoder does not fit; whatever goes wrong on the device.
-    pub async fn encode(&self, plan: &Plan) -> Result<Caption> {
-        Ok(self.encode_texts(&[&plan.text]).await?.remove(0))
-    }
-
-    /// Tokenises and encodes texts, such as [`Plan::texts`] of one or more plans, equal ones once. The encoder's weights
-    /// are freed again.
-    ///
-    /// # Errors
-    /// As [`OpenSora::encode`].
-    pub async fn encode_texts(&self, texts: &[&str]) -> Result<Vec<Caption>> {
-        let most = self.transformer.model_max_length;
-        let encoder = T5Encoder::load(&self.gpu, &self.folder.join("text_encoder"))?;
-        let mut captions: Vec<Caption> = Vec::with_capacity(texts.len());
-        for (i, text) in texts.iter().enumerate() {
-            if let Some(same) = texts[..i].iter().position(|earlier| earlier == text) {
-                captions.push(captions[same].clone());
-                continue;
-            }
-            let tokens = self.tokenizer.encode(text, most);
-            if tokens.len() == most {
-                log::warn!("the prompt fills all {most} tokens the model reads; what follows is ignored");
-            }
-            let rows = encoder.forward(&tokens)?.read().await?;
-            captions.push(Caption { tokens, rows });
-        }
-        drop(encoder);
-        self.gpu.trim();
-        Ok(captions)
     }
 
     /// Loads the denoiser, for one or more [`OpenSora::sample`]s.
