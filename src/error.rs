@@ -34,6 +34,14 @@ pub enum Error {
         /// How much there is, with its unit.
         have: String,
     },
+    /// Memory ran out on the way: that of the adapter, or of a budget.
+    #[error("memory on the adapter ran out: {need} more are needed; {have}")]
+    OutOfMemory {
+        /// How much was asked for, with its unit.
+        need: String,
+        /// How much there is, and what takes it.
+        have: String,
+    },
     /// No GPU and no software driver answered.
     #[error("no usable graphics adapter: {0}")]
     NoAdapter(String),
@@ -96,6 +104,7 @@ impl Error {
             Error::Request { .. } => "request.invalid",
             Error::Checkpoint { .. } => "checkpoint.invalid",
             Error::Limit { .. } => "memory.too_small",
+            Error::OutOfMemory { .. } => "memory.out",
             Error::NoAdapter(_) => "device.none",
             Error::DeviceLost(_) => "device.lost",
             Error::Io { .. } => "file.io",

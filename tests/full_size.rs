@@ -1,9 +1,10 @@
 //! Networks larger than a binding: parts of launches give the same numbers as whole ones, and a rehearsal on a device that
 //! runs nothing says what a run needs.
 
+use residua::Error;
 use residua::cache::{CacheSpec, ResidualCache, Run};
 use residua::gpu::{Class, DType, Gpu, Prefs};
-use residua::models::stdit3::{self, Input, STDiT3};
+use residua::models::stdit3::{self, Input, Residence, STDiT3};
 use residua::models::t5::{self, T5Encoder};
 use residua::models::vae::{self, OpenSoraVae};
 use residua::nn::Tap;
@@ -116,14 +117,18 @@ fn denoise(gpu: &Gpu) -> Vec<Tensor> {
 }
 
 fn denoise_with(gpu: &Gpu, policy: &str) -> Vec<Tensor> {
+    denoise_as(gpu, policy, Residence::Resident)
+}
+
+fn denoise_as(gpu: &Gpu, policy: &str, residence: Residence) -> Vec<Tensor> {
     let weights = Weights::random(gpu);
-    let net = STDiT3::from_weights(&weights, transformer()).expect("random weights are there");
+    let net = STDiT3::over(&weights, transformer(), residence).expect("random weights are there");
     let caption = weights.host("caption", [5, 32]).expect("random weights are there");
-    let text = net.text(&[&caption, &net.null_caption(7)], &mut Tap::Off);
+    let text = net.text(&[&caption, &net.null_caption(7)], &mut Tap::Off).expect("it is resident");
     let grid = net.grid([3, 16, 16], [128.0, 128.0]);
     let x = random(gpu, "z", &[2, 4, 3, 16, 16]);
-    let policy = policy.parse::<CacheSpec>().ok().and_then(|spec| spec.build(30)).expect("a policy");
-    let mut cache = ResidualCache::new(policy);
+    let policy = policy.parse::<CacheSpec>().expect("a policy").build(30);
+    let mut cache = policy.map_or_else(ResidualCache::off, ResidualCache::new);
     let timesteps = (0..30).map(|i| 1000.0 - 33.0 * f64::from(i)).collect();
     let (width, pair) = (transformer().hidden_size, transformer().pair([2, 3, 64]));
     let run = Run { steps: 30, timesteps, depth: 2, batch: 2, frames: 3, patches: 64, width, pair };
@@ -136,6 +141,24 @@ fn denoise_with(gpu: &Gpu, policy: &str) -> Vec<Tensor> {
         velocity
     };
     [1000.0, 960.0, 900.0].map(&mut step).into()
+}
+
+#[test]
+fn streamed_blocks_give_the_same_numbers_in_less_memory() {
+    for policy in ["off", "adacache", "pab", "teacache"] {
+        let run = |residence: Residence| {
+            let gpu = open(None, DType::F16, None);
+            let made = denoise_as(&gpu, policy, residence);
+            let numbers: Vec<Vec<f32>> = made.iter().map(|t| t.read_blocking().expect("it runs")).collect();
+            drop(made);
+            gpu.trim();
+            (numbers, gpu.memory())
+        };
+        let (resident, streamed) = (run(Residence::Resident), run(Residence::Streamed));
+        assert!(resident.0 == streamed.0, "{policy}");
+        assert!(streamed.1.1 < resident.1.1, "{policy}: {} of {} bytes", streamed.1.1, resident.1.1);
+        assert_eq!(streamed.1.0, 0, "nothing stays");
+    }
 }
 
 #[test]
@@ -171,6 +194,31 @@ fn decode(gpu: &Gpu) -> Vec<Tensor> {
 #[test]
 fn the_decoder_in_parts() {
     alike(&[Class::Simd8], 48 << 10, decode);
+}
+
+#[test]
+fn decoding_goes_on_with_fewer_frames_where_memory_ends() {
+    let gpu = open(None, DType::F16, None);
+    let whole = decode(&gpu)[0].read_blocking().expect("it runs");
+    let (_, most) = gpu.memory();
+    let mut least = None;
+    for sixteenths in (1..16).rev() {
+        let gpu = open(None, DType::F16, None);
+        let budget = most * sixteenths / 16;
+        gpu.set_budget(Some(budget));
+        let vae = OpenSoraVae::from_weights(Weights::random(&gpu), autoencoder()).expect("random weights are there");
+        let z = random(&gpu, "z", &[1, 4, vae.latent_size(9, 32, 32)[0], 16, 16]);
+        match pollster::block_on(vae.decode_pixels(&z, 9, &mut |_, _| true)) {
+            Ok(pixels) => assert!(pixels == whole, "{sixteenths} sixteenths of the memory"),
+            Err(e) => {
+                assert!(matches!(e, Error::OutOfMemory { .. }), "{e}");
+                least = Some(sixteenths);
+                break;
+            }
+        }
+        assert!(gpu.held().1 <= budget, "{} bytes of {budget}", gpu.held().1);
+    }
+    assert!(least.is_some_and(|n| (1..12).contains(&n)), "a quarter less is enough, nothing is not: {least:?}");
 }
 
 #[test]
@@ -251,7 +299,7 @@ fn the_published_networks_fit_a_desktop_gpu() {
         let weights = Weights::random(&gpu);
         let net = STDiT3::from_weights(&weights, stdit3::Config::xl_2()).expect("random weights are there");
         let caption = net.null_caption(300);
-        let text = net.text(&[&caption, &caption], &mut Tap::Off);
+        let text = net.text(&[&caption, &caption], &mut Tap::Off).expect("it is resident");
         let grid = net.grid([15, h / 8, w / 8], [h as f64, w as f64]);
         assert_eq!(grid.frames_and_patches(), [15, patches]);
         let x = gpu.upload(&vec![0.0; 2 * 4 * 15 * (h / 8) * (w / 8)], [2, 4, 15, h / 8, w / 8]);

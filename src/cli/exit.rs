@@ -38,6 +38,10 @@ impl From<Error> for Failure {
             Error::Limit { .. } => {
                 (code::MEMORY, Some("ask for fewer frames (-f) or a smaller size (-W, -H), or choose another --device"))
             }
+            Error::OutOfMemory { .. } => (
+                code::MEMORY,
+                Some("--memory low needs the least; fewer frames (-f) or a smaller size (-W, -H) need less"),
+            ),
             Error::DeviceLost(_) => (code::DEVICE, Some("try again, or with --device software or --kernels portable")),
             Error::Encode { .. } => (code::BUG, Some("are the weights damaged?")),
             Error::Cancelled => (code::INTERRUPTED, None),

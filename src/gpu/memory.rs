@@ -26,6 +26,8 @@ pub(super) struct Pool {
     /// Bytes of buffers, free ones among them.
     held: u64,
     most_held: u64,
+    /// The most that may be held.
+    budget: Option<u64>,
 }
 
 impl Pool {
@@ -35,6 +37,26 @@ impl Pool {
         if fresh {
             self.held += bytes;
             self.most_held = self.most_held.max(self.held);
+        }
+    }
+
+    /// Whether so many bytes more are too many.
+    fn is_full(&self, more: u64) -> bool {
+        self.budget.is_some_and(|budget| self.held + more > budget)
+    }
+
+    /// Lets free buffers go, the largest first, until so many bytes more fit the budget.
+    fn make_room(&mut self, more: u64) {
+        while self.is_full(more)
+            && let Some((size, buffers)) = self.free.pop_last()
+        {
+            let over = self.budget.map_or(0, |budget| (self.held + more).saturating_sub(budget));
+            let gone = over.div_ceil(size).min(buffers.len() as u64);
+            self.held -= gone * size;
+            let kept = buffers.into_iter().skip(gone as usize).collect::<Vec<_>>();
+            if !kept.is_empty() {
+                self.free.insert(size, kept);
+            }
         }
     }
 }
@@ -51,6 +73,29 @@ impl Gpu {
     pub fn held(&self) -> (u64, u64) {
         let pool = lock(&self.0.pool);
         (pool.held, pool.most_held)
+    }
+
+    /// Lets buffers take no more than so many bytes together, from now on; `None`: whatever the driver gives. Near the
+    /// budget, free buffers are given back before new ones are made, which on a device of our own waits for the work that
+    /// still uses them; what does not fit even then ends with [`Error::OutOfMemory`].
+    pub fn set_budget(&self, bytes: Option<u64>) {
+        lock(&self.0.pool).budget = bytes;
+    }
+
+    /// Bytes of memory the adapter has of its own, or, where it shares the host's, may use of that. `None`: the driver
+    /// does not say.
+    pub fn memory_size(&self) -> Option<u64> {
+        if self.0.info.device_type == wgpu::DeviceType::Cpu {
+            return host_memory();
+        }
+        // SAFETY: the handles are only asked for properties while the device keeps them alive, and none is destroyed.
+        let device = unsafe { self.0.device.as_hal::<wgpu::hal::api::Vulkan>() }?;
+        let instance = device.shared_instance().raw_instance();
+        // SAFETY: the physical device is one of this instance.
+        let memory = unsafe { instance.get_physical_device_memory_properties(device.raw_physical_device()) };
+        let heaps = memory.memory_heaps.iter().take(memory.memory_heap_count as usize);
+        // the lowest bit is VK_MEMORY_HEAP_DEVICE_LOCAL_BIT
+        heaps.filter(|heap| heap.flags.as_raw() & 1 != 0).map(|heap| heap.size).max()
     }
 
     /// Starts a new measurement of the peaks.
@@ -87,6 +132,11 @@ impl Gpu {
         gpu
     }
 
+    /// Whether this is a [`Gpu::rehearsal`].
+    pub(crate) fn is_rehearsal(&self) -> bool {
+        self.0.rehearsal
+    }
+
     /// A buffer of at least `bytes`, from the pool if one fits.
     pub(crate) fn take_buffer(&self, bytes: u64) -> Memory {
         let mut size = size_class(bytes);
@@ -97,12 +147,37 @@ impl Gpu {
             self.fail(self.over_limit(bytes));
             size = 256; // nothing recorded after a fault runs, so the size no longer matters
         }
-        let mut pool = lock(&self.0.pool);
-        let found = pool.free.get_mut(&size).and_then(Vec::pop);
-        pool.count(size, found.is_none());
-        drop(pool);
+        let found = lock(&self.0.pool).free.get_mut(&size).and_then(Vec::pop);
+        if found.is_none() && !self.has_room(size) {
+            size = 256;
+        }
+        lock(&self.0.pool).count(size, found.is_none());
         let buffer = found.unwrap_or_else(|| self.buffer(if self.0.rehearsal { 256 } else { size }, "tensor", false));
-        Memory { buffer, bytes: size, pooled: true }
+        // what was made after a fault may be no buffer at all
+        Memory { buffer, bytes: size, pooled: !self.has_failed() }
+    }
+
+    /// Whether a new buffer fits the budget, perhaps once free ones are gone; if not, that is remembered.
+    fn has_room(&self, bytes: u64) -> bool {
+        if !lock(&self.0.pool).is_full(bytes) {
+            return true;
+        }
+        if self.0.owned && !self.0.rehearsal {
+            // memory that recorded work still uses is not free when its buffer goes
+            self.flush();
+            if let Err(e) = self.0.device.poll(wgpu::PollType::wait_indefinitely()) {
+                self.fail(Error::DeviceLost(e.to_string()));
+            }
+        }
+        let mut pool = lock(&self.0.pool);
+        pool.make_room(bytes);
+        let (full, held, budget) = (pool.is_full(bytes), pool.held, pool.budget.unwrap_or(u64::MAX));
+        drop(pool);
+        if full {
+            let have = format!("the budget is {}, and {} of it are in use", mib(budget), mib(held));
+            self.fail(Error::OutOfMemory { need: mib(bytes), have });
+        }
+        !full
     }
 
     /// Takes back the buffer of a tensor nobody holds any more.
@@ -127,9 +202,13 @@ impl Gpu {
 
     /// A fresh buffer filled by `fill` before the GPU first sees it: no staging copy, no zero fill.
     pub(crate) fn filled_buffer(&self, bytes: u64, fill: impl FnOnce(&mut wgpu::BufferViewMut)) -> Memory {
-        let size = bytes.max(32).next_multiple_of(4); // a binding of eights holds at least one
+        let mut size = bytes.max(32).next_multiple_of(4); // a binding of eights holds at least one
+        let stand_in = !self.has_room(size) || self.0.rehearsal;
+        if self.has_failed() && stand_in {
+            size = 256;
+        }
         lock(&self.0.pool).count(size, true);
-        if self.0.rehearsal {
+        if stand_in {
             return Memory { buffer: self.buffer(256, "stand-in", false), bytes: size, pooled: false };
         }
         let buffer = self.buffer(size, "weights", true);
@@ -149,6 +228,14 @@ impl Gpu {
         }
         Memory { buffer, bytes: size, pooled: false }
     }
+}
+
+/// Bytes of the host's memory that are free or can be made so.
+fn host_memory() -> Option<u64> {
+    let told = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = told.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib << 10)
 }
 
 /// Size classes: four per power of two, so that at most a quarter is wasted.

@@ -42,11 +42,9 @@ impl Gpu {
         let fault = gpu.0.fault.clone();
         gpu.0.device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
             lock(&fault).get_or_insert_with(|| match e {
-                wgpu::Error::OutOfMemory { .. } => Error::Limit {
-                    what: "device memory".into(),
-                    need: "more than is free".into(),
-                    have: "what the driver could give".into(),
-                },
+                wgpu::Error::OutOfMemory { .. } => {
+                    Error::OutOfMemory { need: "some".into(), have: "the driver has none to give".into() }
+                }
                 other => Error::DeviceLost(other.to_string()),
             });
         }));

@@ -160,8 +160,15 @@ impl Seen {
 /// Attention over packed text of different lengths. No norm, no rotary, no gate.
 pub struct CrossAttention {
     q: Linear,
-    kv: Linear,
+    text: TextProjection,
     proj: Linear,
+    heads: usize,
+    d: usize,
+}
+
+/// The part of [`CrossAttention`] that reads the text.
+pub struct TextProjection {
+    kv: Linear,
     heads: usize,
     d: usize,
 }
@@ -172,6 +179,25 @@ pub struct TextKeys {
     v: Tensor,
 }
 
+impl TextProjection {
+    /// Loads `kv_linear`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Checkpoint`] if a tensor is missing or mis-shaped.
+    pub fn load(w: &Weights, width: usize, heads: usize) -> Result<Self> {
+        let kv = Linear::load(&w.at("kv_linear"), width, 2 * width)?.feeding_products();
+        Ok(Self { kv, heads, d: width / heads })
+    }
+
+    /// text: `[tokens, C]`, all captions one after the other.
+    pub fn keys(&self, text: &Tensor) -> TextKeys {
+        let kv = self.kv.forward(text);
+        let seq = Sequences { len: text.as_rows()[0], inner: 1 };
+        let [k, v] = ops::split_heads(&kv, 0, [self.heads, self.d], seq, &[], None);
+        TextKeys { k, v }
+    }
+}
+
 impl CrossAttention {
     /// Loads `q_linear`, `kv_linear` and `proj`.
     ///
@@ -180,7 +206,7 @@ impl CrossAttention {
     pub fn load(w: &Weights, width: usize, heads: usize) -> Result<Self> {
         Ok(Self {
             q: Linear::load(&w.at("q_linear"), width, width)?.feeding_products(),
-            kv: Linear::load(&w.at("kv_linear"), width, 2 * width)?.feeding_products(),
+            text: TextProjection::load(w, width, heads)?,
             proj: Linear::load(&w.at("proj"), width, width)?,
             heads,
             d: width / heads,
@@ -194,19 +220,20 @@ impl CrossAttention {
     pub fn separate(w: &Weights, width: usize, heads: usize, bias: bool) -> Result<Self> {
         Ok(Self {
             q: Linear::side_by_side(w, &["to_q"], width, width, bias)?.feeding_products(),
-            kv: Linear::side_by_side(w, &["to_k", "to_v"], width, width, bias)?.feeding_products(),
+            text: TextProjection {
+                kv: Linear::side_by_side(w, &["to_k", "to_v"], width, width, bias)?.feeding_products(),
+                heads,
+                d: width / heads,
+            },
             proj: Linear::load(&w.at("to_out.0"), width, width)?,
             heads,
             d: width / heads,
         })
     }
 
-    /// text: `[tokens, C]`, all captions one after the other.
+    /// As [`TextProjection::keys`].
     pub fn keys(&self, text: &Tensor) -> TextKeys {
-        let kv = self.kv.forward(text);
-        let seq = Sequences { len: text.as_rows()[0], inner: 1 };
-        let [k, v] = ops::split_heads(&kv, 0, [self.heads, self.d], seq, &[], None);
-        TextKeys { k, v }
+        self.text.keys(text)
     }
 
     /// x: `[B, N, C]`; `spans`: first token and length of each sample's caption. → `[B, N, C]`.

@@ -8,7 +8,7 @@ mod mlp;
 mod patches;
 mod tap;
 
-pub use attention::{CrossAttention, Seen, SelfAttention, TextKeys};
+pub use attention::{CrossAttention, Seen, SelfAttention, TextKeys, TextProjection};
 pub use conv::{Conv, GroupNorm};
 pub use embed::{SINUSOID, ScalarEmbedder, sinusoid};
 pub use linear::Linear;

@@ -44,7 +44,7 @@ impl OpenSora {
             let net = STDiT3::from_weights(&weights, config)?;
             let caption = Caption { tokens: vec![0], rows: net.null_caption(1) };
             let [c, t, h, w] = plan.latent;
-            let run = Conditioned::new(&net, &caption, plan);
+            let run = Conditioned::new(&net, &caption, plan)?;
             let z = weights.get("z", [2, c * t * h * w])?.reshape([2, c, t, h, w]);
             // without a cache nothing is read on the way, so this never waits
             pollster::block_on(run.velocity(&z, &[0.0; 2], None, &mut ResidualCache::off()))?;

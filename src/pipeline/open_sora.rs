@@ -236,7 +236,7 @@ impl OpenSora {
         seen: &mut dyn FnMut(&Step) -> bool,
     ) -> Result<Sampled> {
         let mut cache = self.cache_for(plan)?;
-        let conditioned = Conditioned::new(net, caption, plan);
+        let conditioned = Conditioned::new(net, caption, plan)?;
         self.run_given(start, mask, noise, &conditioned, plan, &mut cache, seen).await
     }
 
@@ -377,15 +377,18 @@ pub(super) struct Conditioned<'a> {
 
 impl<'a> Conditioned<'a> {
     /// Of the caption, with the null caption beside it.
-    pub fn new(net: &'a STDiT3, caption: &Caption, plan: &Plan) -> Self {
+    ///
+    /// # Errors
+    /// As [`STDiT3::text`].
+    pub fn new(net: &'a STDiT3, caption: &Caption, plan: &Plan) -> Result<Self> {
         let null = net.null_caption(caption.tokens.len());
         let [_, t, h, w] = plan.latent;
-        Self {
+        Ok(Self {
             net,
-            text: net.text(&[&caption.rows, &null], &mut Tap::Off),
+            text: net.text(&[&caption.rows, &null], &mut Tap::Off)?,
             grid: net.grid([t, h, w], [plan.height as f64, plan.width as f64]),
             fps: plan.model_fps(),
-        }
+        })
     }
 }
 

@@ -37,7 +37,7 @@ impl OpenSora {
         let recorder = Recorder::new(settings.clone(), back);
         let mut cache = self.begun(ResidualCache::new(Box::new(recorder)), plan)?;
         let watched = Watched {
-            inner: Conditioned::new(net, caption, plan),
+            inner: Conditioned::new(net, caption, plan)?,
             plan,
             back,
             probed: probed(plan.timesteps.len(), probes),

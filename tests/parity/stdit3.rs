@@ -103,7 +103,7 @@ fn forward(report: &mut Report, gpu: &Gpu, folder: &Path) {
         let mut look = |n: &str, v: Tensor| drop(stages.insert(n.to_string(), v));
         let texts = captions(&want["in.y"], want.get("in.mask"));
         let texts: Vec<&[f32]> = texts.iter().map(Vec::as_slice).collect();
-        let text = model.text(&texts, &mut Tap::On(&mut look));
+        let text = model.text(&texts, &mut Tap::On(&mut look)).unwrap();
         let grid = model.grid([t, h, w], [doubles(&want["in.height"])[0], doubles(&want["in.width"])[0]]);
         let mask: Option<Vec<bool>> = want.get("in.x_mask").map(|m| m.data.iter().map(|&v| v != 0.0).collect());
         let input = Input {
@@ -276,7 +276,7 @@ fn one_run(report: &mut Report, gpu: &Gpu, top: &Path, title: &str, entry: &Valu
     let ours: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
     report.error(&format!("{title} timesteps"), max_abs(&ours, &theirs), 1e-3);
 
-    let (text, grid) = (model.text(&texts, &mut Tap::Off), model.grid([t, h, w], pixels));
+    let (text, grid) = (model.text(&texts, &mut Tap::Off).unwrap(), model.grid([t, h, w], pixels));
     let net = Net { model: &model, text, grid, fps: number("fps"), given: RefCell::default() };
     let run = |policy: Option<Box<dyn CachePolicy>>| {
         let mut noise = |step: usize| {

@@ -114,7 +114,7 @@ impl Net {
         };
         let net = STDiT3::from_weights(&weights, config)?;
         let caption = weights.at("caption").host("rows", [sizes.caption, sizes.transformer.caption_channels])?;
-        let text = net.text(&[&caption, &net.null_caption(sizes.caption)], &mut Tap::Off);
+        let text = net.text(&[&caption, &net.null_caption(sizes.caption)], &mut Tap::Off)?;
         let ([c, t, h, w], [_, height, width]) = (sizes.latent(), sizes.video);
         let grid = net.grid([t, h, w], [height as f64, width as f64]);
         let start = weights.get("start", [1, c * t * h * w])?.reshape([1, c, t, h, w]);

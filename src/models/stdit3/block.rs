@@ -51,7 +51,7 @@ impl Block {
             attn: SelfAttention::load(&w.at("attn"), width, c.num_heads, c.qk_norm)?,
             cross: CrossAttention::load(&w.at("cross_attn"), width, c.num_heads)?,
             mlp: Mlp::load(&w.at("mlp"), width, c.mlp_width(), width)?,
-            table: w.get("scale_shift_table", [6, width])?,
+            table: Self::table(w, c)?,
             width,
         })
     }
@@ -61,10 +61,15 @@ impl Block {
         self.cross.keys(text)
     }
 
-    /// What self-attention reads, in f32.
-    pub fn input(&self, x: &Tensor, time: &Conditioning<'_>) -> Tensor {
-        let table = ops::add(time.vectors, &self.table);
-        let modulate = Modulate { table: &table, shift_at: 0, scale_at: self.width, rows: time.tokens };
+    /// The learned offsets of a block, to look at what it reads without the rest of it.
+    pub fn table(w: &Weights, c: &Config) -> Result<Tensor> {
+        w.get("scale_shift_table", [6, c.hidden_size])
+    }
+
+    /// What self-attention of the block with these offsets reads, in f32.
+    pub fn input(x: &Tensor, table: &Tensor, time: &Conditioning<'_>) -> Tensor {
+        let (table, width) = (ops::add(time.vectors, table), x.as_rows()[1]);
+        let modulate = Modulate { table: &table, shift_at: 0, scale_at: width, rows: time.tokens };
         ops::layer_norm(x, EPS, Some(modulate), Store::Full)
     }
 

@@ -6,14 +6,17 @@
 mod block;
 mod config;
 pub mod embed;
+mod pairs;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use block::{Around, Block, Conditioning, FinalLayer};
 pub use config::Config;
+use pairs::Pairs;
+pub use pairs::Residence;
 
-use crate::cache::{Axis, ResidualCache};
+use crate::cache::ResidualCache;
 use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::nn::{Linear, Mlp, Patches, ScalarEmbedder, Tap, TextKeys};
@@ -73,8 +76,9 @@ pub struct STDiT3 {
     time_block: Linear,
     captions: Mlp,
     null_caption: Vec<f32>,
-    spatial: Vec<Block>,
-    temporal: Vec<Block>,
+    pairs: Pairs,
+    /// Offsets of the first block.
+    first_table: Tensor,
     last: FinalLayer,
     frequencies: Vec<f32>,
 }
@@ -85,9 +89,17 @@ impl STDiT3 {
     /// # Errors
     /// [`crate::Error::Checkpoint`] naming the field or tensor that is wrong; [`crate::Error::Io`].
     pub fn load(gpu: &Gpu, folder: &Path) -> Result<Self> {
+        Self::load_as(gpu, folder, Residence::Resident)
+    }
+
+    /// [`STDiT3::load`], the blocks kept as `residence` says.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_as(gpu: &Gpu, folder: &Path, residence: Residence) -> Result<Self> {
         let config = Config::read(folder)?;
         let w = Weights::new(gpu, Arc::new(Checkpoint::open(folder)?), HINT);
-        let model = Self::from_weights(&w, config)?;
+        let model = Self::over(&w, config, residence)?;
         gpu.submit()?;
         Ok(model)
     }
@@ -97,10 +109,15 @@ impl STDiT3 {
     /// # Errors
     /// [`crate::Error::Checkpoint`] if a tensor is missing or mis-shaped.
     pub fn from_weights(w: &Weights, config: Config) -> Result<Self> {
+        Self::over(w, config, Residence::Resident)
+    }
+
+    /// [`STDiT3::from_weights`], the blocks kept as `residence` says.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn over(w: &Weights, config: Config, residence: Residence) -> Result<Self> {
         let (c, patch) = (config.hidden_size, config.patch());
-        let blocks = |name: &str, axis: Axis| {
-            (0..config.depth).map(|i| Block::load(&w.at(name).at(i), &config, i, axis)).collect::<Result<Vec<_>>>()
-        };
         let [pt, ph, pw] = config.patch_size;
         let patch_weight = [c, config.in_channels, pt, ph, pw];
         let d = c / config.num_heads;
@@ -115,8 +132,8 @@ impl STDiT3 {
             time_block: Linear::load(&w.at("t_block.1"), c, 6 * c)?,
             captions: Mlp::load(&w.at("y_embedder.y_proj"), config.caption_channels, c, c)?,
             null_caption: null_caption(w, &config)?,
-            spatial: blocks("spatial_blocks", Axis::Spatial)?,
-            temporal: blocks("temporal_blocks", Axis::Temporal)?,
+            pairs: Pairs::load(w, &config, residence)?,
+            first_table: Block::table(&w.at("spatial_blocks.0"), &config)?,
             last: FinalLayer::load(&w.at("final_layer"), &config)?,
             frequencies,
             config,
@@ -142,7 +159,10 @@ impl STDiT3 {
 
     /// Projects captions and makes their keys and values. Each is `[len, caption_channels]` of a sample of the
     /// batch, real tokens only.
-    pub fn text(&self, captions: &[&[f32]], tap: &mut Tap<'_>) -> Text {
+    ///
+    /// # Errors
+    /// If blocks are streamed: trouble with their weights or the device.
+    pub fn text(&self, captions: &[&[f32]], tap: &mut Tap<'_>) -> Result<Text> {
         let k = self.config.caption_channels;
         let mut spans = Vec::with_capacity(2 * captions.len());
         let mut first = 0;
@@ -154,13 +174,11 @@ impl STDiT3 {
         let packed = self.gpu.upload(&captions.concat(), [first as usize, k]);
         let tokens = self.captions.forward(&packed, ops::Target::Plain);
         tap.see(|| "y_tokens".into(), || tokens.clone());
-        // in the order of execution: spatial, then temporal, at each depth
-        let blocks = self.spatial.iter().zip(&self.temporal).flat_map(|(s, t)| [s, t]);
-        Text {
-            keys: blocks.map(|b| b.text_keys(&tokens)).collect(),
+        Ok(Text {
+            keys: self.pairs.text_keys(&tokens)?,
             spans: self.gpu.upload_words(&spans, [captions.len(), 2]),
             samples: captions.len(),
-        }
+        })
     }
 
     /// Prepares for latents of `[T, H, W]` that stand for a video of `pixels` (height, width).
@@ -213,7 +231,7 @@ impl STDiT3 {
             let vectors = first_rows(&vectors, vectors.as_rows()[0] / batch * half);
             let tokens = if fixed.is_some() { patches } else { frames * patches };
             let x = x.part(batch, &(0..half)).reshape([half, frames * patches, self.config.hidden_size]);
-            self.spatial[0].input(&x, &Conditioning { vectors: &vectors, tokens })
+            Block::input(&x, &self.first_table, &Conditioning { vectors: &vectors, tokens })
         };
         let pairs = async |cache: &mut ResidualCache, x: &Tensor| {
             let vectors = self.vectors(&conditioning, fixed, [batch, frames], tap);
@@ -221,11 +239,13 @@ impl STDiT3 {
             let time = Conditioning { vectors: &vectors, tokens };
             let around = Around { time, frames, patches, angles: &grid.angles, spans: &input.text.spans };
             let mut x = x.clone();
-            for (depth, (spatial, temporal)) in self.spatial.iter().zip(&self.temporal).enumerate() {
+            for depth in 0..self.config.depth {
                 let keys = &input.text.keys[2 * depth..];
                 let pair = |cache: &mut ResidualCache, x: &Tensor| {
-                    let x = spatial.forward(x, &keys[0], &around, cache, tap);
-                    temporal.forward(&x, &keys[1], &around, cache, tap)
+                    self.pairs.with(depth, x, |[spatial, temporal]| {
+                        let x = spatial.forward(x, &keys[0], &around, cache, tap);
+                        temporal.forward(&x, &keys[1], &around, cache, tap)
+                    })
                 };
                 x = cache.pair(depth, &x, pair).await?;
             }

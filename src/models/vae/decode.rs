@@ -42,7 +42,8 @@ impl OpenSoraVae {
     }
 
     /// [`OpenSoraVae::decode`] a few frames at a time, sample by sample and in order, so that a long video never lies in
-    /// memory at once. Work is recorded and submitted as the iterator is asked for more; to cancel, stop asking.
+    /// memory at once. Work is recorded and submitted as the iterator is asked for more; to cancel, stop asking. Where
+    /// memory runs out, it goes on with fewer frames at a time; a single one that does not fit is an error.
     ///
     /// # Errors
     /// As [`OpenSoraVae::decode`]; trouble on the device comes with the next frames.
@@ -54,8 +55,7 @@ impl OpenSoraVae {
         let mut groups = VecDeque::new();
         for sample in 0..batch {
             for chunk in self.config.chunks(num_frames) {
-                let counts = |from: usize| Group { sample, chunk, from, count: together.min(chunk.frames - from) };
-                groups.extend((0..chunk.frames).step_by(together).map(counts));
+                groups.extend(Group { sample, chunk, from: 0, count: chunk.frames }.cut(together));
             }
         }
         Ok(Decoding { vae: self, decoder, z, groups, latents: None })
@@ -163,7 +163,7 @@ impl Decoding<'_> {
     /// Records the next frames: `[frames, 1, H, W, 3]`.
     fn next_group(&mut self) -> Option<(Group, Tensor)> {
         let group = self.groups.pop_front()?;
-        if group.from == 0 {
+        if group.from == 0 || self.latents.is_none() {
             let latents = self.vae.chunk_frames(self.decoder, &self.z, group.sample, group.chunk);
             self.latents = Some(ops::affine_channels(&latents, &self.vae.scales.into_spatial, 1));
         }
@@ -176,14 +176,46 @@ impl Iterator for Decoding<'_> {
     type Item = Result<Frames>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (Group { sample, chunk, from, .. }, pixels) = self.next_group()?;
-        let [n, _, h, w, c] = pixels.sizes();
-        let pixels = ops::permute(&pixels.reshape([n, h, w, c]), &[3, 0, 1, 2]);
-        if let Err(e) = self.vae.gpu().submit() {
-            self.groups.clear();
-            return Some(Err(e));
+        loop {
+            let (group, pixels) = self.next_group()?;
+            let [n, _, h, w, c] = pixels.sizes();
+            let pixels = ops::permute(&pixels.reshape([n, h, w, c]), &[3, 0, 1, 2]);
+            match self.vae.gpu().submit() {
+                Ok(()) => {
+                    let Group { sample, chunk, from, .. } = group;
+                    return Some(Ok(Frames { sample, first: chunk.frame + from, pixels }));
+                }
+                Err(Error::OutOfMemory { need, have }) if group.count > 1 => {
+                    drop(pixels);
+                    log::warn!("{need} were missing to decode {n} frames together ({have}); going on with fewer");
+                    self.retry(group);
+                }
+                Err(e) => {
+                    self.groups.clear();
+                    return Some(Err(e));
+                }
+            }
         }
-        Some(Ok(Frames { sample, first: chunk.frame + from, pixels }))
+    }
+}
+
+impl Decoding<'_> {
+    /// Puts frames that could not be decoded together back, as two groups, and cuts those behind them likewise. Nothing of
+    /// the failed submission has run: the latents of its chunk are made again.
+    fn retry(&mut self, failed: Group) {
+        self.latents = None;
+        self.vae.gpu().trim();
+        let most = failed.count.div_ceil(2);
+        let waiting = std::iter::once(failed).chain(std::mem::take(&mut self.groups));
+        self.groups = waiting.flat_map(|group| group.cut(most)).collect();
+    }
+}
+
+impl Group {
+    /// Groups of no more than `most` frames.
+    fn cut(self, most: usize) -> impl Iterator<Item = Group> {
+        let end = self.from + self.count;
+        (self.from..end).step_by(most).map(move |from| Group { from, count: most.min(end - from), ..self })
     }
 }
 
