@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use residua::diffusion::noise::Rng;
 use residua::gpu::{Class, DType, Prefs, Tune};
+use residua::pipeline::Budget;
 
 use super::given;
 use super::lab::args::{BenchCache, Calibrate};
@@ -173,12 +174,14 @@ pub struct Generate {
     #[command(flatten)]
     pub cache: Cache,
     #[command(flatten)]
+    pub memory: Memory,
+    #[command(flatten)]
     pub output: Output,
     #[command(flatten)]
     pub device: Device,
     #[command(flatten)]
     pub talk: Talk,
-    /// Say what would be done and stop
+    /// Say what would be done, how much memory and time it takes, and stop
     #[arg(long, help_heading = "Progress")]
     pub dry_run: bool,
 }
@@ -283,6 +286,22 @@ pub struct Cache {
     /// Write every step's distance, motion score, rate and time as JSON
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Memory")]
+pub struct Memory {
+    /// What a run may take on the adapter: auto, all it has; low, as little as possible, which is slower; or GiB,
+    /// negative to leave that many
+    #[arg(
+        long,
+        value_name = "auto|low|GIB",
+        default_value = "auto",
+        env = "RESIDUA_MEMORY",
+        alias = "max-vram",
+        allow_negative_numbers = true
+    )]
+    pub memory: Budget,
 }
 
 #[derive(Args)]

@@ -59,7 +59,7 @@ async fn work(args: &Decode, screen: &Screen, stop: &Stop) -> Outcome {
     let bytes = target.write(&video, recipe.as_ref(), screen)?;
     let total = began.elapsed().as_secs_f64();
     screen.say(format!("wrote   {}  {}  total {total:.1} s", target.path.display(), size(bytes)));
-    screen.event("done", json!({"seconds": round(total), "peak_bytes": gpu.memory().1}));
+    screen.event("done", json!({"seconds": round(total), "peak_bytes": gpu.held().1}));
     Ok(())
 }
 

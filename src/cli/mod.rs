@@ -13,6 +13,7 @@ mod lab;
 mod latents;
 mod model;
 mod output;
+mod pace;
 mod prompts;
 mod recipe;
 mod report;

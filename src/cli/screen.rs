@@ -197,8 +197,10 @@ pub fn size(bytes: u64) -> String {
         format!("{:.0} KiB", bytes as f64 / 1024.0)
     } else if mib < 100.0 {
         format!("{mib:.1} MiB")
-    } else {
+    } else if mib < 4096.0 {
         format!("{mib:.0} MiB")
+    } else {
+        format!("{:.1} GiB", mib / 1024.0)
     }
 }
 

@@ -27,6 +27,7 @@ pub fn request(args: &Generate, screen: &Screen) -> Outcome<Request> {
         latents: None,
         scores: None,
         cache: args.cache.cache.parse::<CacheSpec>()?,
+        memory: args.memory.memory,
         ..Request::default()
     })
 }

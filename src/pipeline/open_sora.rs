@@ -2,9 +2,11 @@
 //!
 //! Each stage loads its weights, works and frees them, so that the largest stage decides the memory.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
-use super::{Caption, Defaults, Plan, Request};
+use super::{Caption, Defaults, Footprint, Plan, Request};
 use crate::cache::{CacheSpec, Calibration, MadeFor, ResidualCache, Run, Wish};
 use crate::diffusion::noise::Generator;
 use crate::diffusion::sampler::{self, Denoiser, Step};
@@ -26,6 +28,8 @@ pub struct OpenSora {
     pub(super) transformer: stdit3::Config,
     pub(super) vae: vae::Config,
     pub(super) tokenizer: Tokenizer,
+    /// Of plans that differ in nothing that memory depends on.
+    pub(super) footprints: Mutex<HashMap<String, Footprint>>,
 }
 
 /// What a run of the sampler gave.
@@ -98,7 +102,15 @@ impl OpenSora {
         }
         let tokenizer = Tokenizer::open(&folder.join("tokenizer"))?;
         let defaults = Defaults::read(folder)?;
-        Ok(Self { gpu: gpu.clone(), folder: folder.to_path_buf(), defaults, transformer, vae, tokenizer })
+        Ok(Self {
+            gpu: gpu.clone(),
+            folder: folder.to_path_buf(),
+            defaults,
+            transformer,
+            vae,
+            tokenizer,
+            footprints: Mutex::default(),
+        })
     }
 
     /// What the folder offers where a request says nothing.
@@ -114,11 +126,18 @@ impl OpenSora {
     /// Resolves a request, before anything is loaded.
     ///
     /// # Errors
-    /// [`Error::Request`] naming the field; [`Error::Limit`] if a tensor would not fit the adapter.
+    /// [`Error::Request`] naming the field; [`Error::Limit`] if it would not fit the adapter or the budget, with what
+    /// would; [`Error::Checkpoint`] if weights are missing, or not what the configuration says.
     pub fn plan(&self, request: &Request) -> Result<Plan> {
+        let mut plan = self.resolve(request)?;
+        plan.memory = self.footprint(&plan, request)?;
+        Ok(plan)
+    }
+
+    /// [`OpenSora::plan`] without a look at memory.
+    pub(super) fn resolve(&self, request: &Request) -> Result<Plan> {
         let mut plan = Plan::new(request, &self.defaults, &self.transformer, &self.vae)?;
         plan.cache = self.calibrated(&plan)?;
-        self.fits(&plan)?;
         // the policy's own checks, before any work
         self.cache_for(&plan)?;
         Ok(plan)
@@ -154,7 +173,7 @@ impl OpenSora {
         })
     }
 
-    fn cache_for(&self, plan: &Plan) -> Result<ResidualCache> {
+    pub(super) fn cache_for(&self, plan: &Plan) -> Result<ResidualCache> {
         let policy = plan.cache.build(plan.timesteps.len());
         self.begun(policy.map_or_else(ResidualCache::off, ResidualCache::new), plan)
     }
@@ -196,6 +215,15 @@ impl OpenSora {
     /// As [`STDiT3::load`].
     pub fn load_transformer(&self) -> Result<STDiT3> {
         STDiT3::load(&self.gpu, &self.folder.join("transformer"))
+    }
+
+    /// The denoiser in the manner of a plan, which is also told the device: see [`Gpu::set_budget`].
+    ///
+    /// # Errors
+    /// As [`STDiT3::load`].
+    pub fn load_transformer_for(&self, plan: &Plan) -> Result<STDiT3> {
+        self.gpu.set_budget(plan.memory.budget);
+        STDiT3::load_as(&self.gpu, &self.folder.join("transformer"), plan.memory.residence)
     }
 
     /// The start latent of a plan: given, or noise.
@@ -264,7 +292,7 @@ impl OpenSora {
     }
 
     /// The same with given frames.
-    async fn run_given(
+    pub(super) async fn run_given(
         &self,
         start: &Tensor,
         mask: Option<Vec<f64>>,
@@ -345,6 +373,7 @@ impl OpenSora {
     /// Those of the stages.
     pub async fn generate(&self, request: &Request, seen: &mut dyn FnMut(Event<'_>) -> bool) -> Result<Video> {
         let plan = self.plan(request)?;
+        self.gpu.set_budget(plan.memory.budget);
         let texts: Vec<&str> = plan.texts.iter().map(String::as_str).collect();
         let captions = self.encode_texts(&texts).await?;
         let captions: Vec<&Caption> = captions.iter().collect();
@@ -352,7 +381,7 @@ impl OpenSora {
             return Err(Error::Cancelled);
         }
         let given = self.encode_given(&plan).await?;
-        let net = self.load_transformer()?;
+        let net = self.load_transformer_for(&plan)?;
         let mut told = None;
         let mut stepped = |clip: usize, step: &Step| {
             let begins = plan.long.clips > 1 && told.replace(clip) != Some(clip);

@@ -3,7 +3,7 @@
 use super::given::{Given, Long};
 use super::mask_strategy::Copy;
 use super::sizes;
-use super::{Defaults, Request};
+use super::{Defaults, Footprint, Request};
 use crate::cache::CacheSpec;
 use crate::diffusion::noise::Rng;
 use crate::diffusion::schedule::{RectifiedFlow, Rounding, TimestepTransform};
@@ -54,6 +54,8 @@ pub struct Plan {
     pub given: Given,
     /// How many clips make it, and how they hang together.
     pub long: Long,
+    /// What it takes on the adapter.
+    pub memory: Footprint,
     /// Side of a latent cell in pixels.
     factor: usize,
     /// Latent frames of every reference.
@@ -131,6 +133,7 @@ impl Plan {
             given: request.given.clone(),
             held,
             long: request.long,
+            memory: Footprint::default(),
             factor,
         })
     }
@@ -143,6 +146,11 @@ impl Plan {
     /// Frames of the whole video: those of every clip, less those that a clip shares with the one before.
     pub fn all_frames(&self) -> usize {
         self.long.frames(self.frames)
+    }
+
+    /// Latent frames of the whole video.
+    pub fn all_latents(&self) -> usize {
+        self.latent[1] + (self.long.clips - 1) * (self.latent[1] - self.long.condition_frames.min(self.latent[1]))
     }
 
     /// Where given frames go in a clip (from 0), in latent frames; what it takes over from the one before comes on top.
@@ -163,15 +171,6 @@ impl Plan {
         let given = self.given.references.iter().map(|r| r.frames().count()).max();
         let most = given.into_iter().chain((self.long.clips > 1).then(|| self.long.shared())).max()?;
         Some([most.min(CHUNK_FRAMES), self.height, self.width])
-    }
-
-    /// Numbers in the residual stream of a denoising step, in its largest tensor, and in that of decoding a frame.
-    pub(super) fn largest_activations(&self, net: &stdit3::Config, vae: &vae::Config) -> [usize; 3] {
-        let [_, t, h, w] = self.latent;
-        let [pt, ph, pw] = net.patch_size;
-        let tokens = t.div_ceil(pt) * h.div_ceil(ph) * w.div_ceil(pw);
-        let widest = net.mlp_width().max(3 * net.hidden_size);
-        [2 * tokens * net.hidden_size, 2 * tokens * widest, vae.spatial.largest_activation(h * w)]
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::Budget;
 use super::given::{Given, Long};
 use crate::cache::CacheSpec;
 use crate::diffusion::noise::Rng;
@@ -39,6 +40,8 @@ pub struct Request {
     pub given: Given,
     /// How many clips make it, and how they hang together.
     pub long: Long,
+    /// How much memory it may take on the adapter.
+    pub memory: Budget,
 }
 
 impl Request {

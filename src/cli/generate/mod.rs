@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use residua::cache::CacheSpec;
 use residua::models::stdit3::STDiT3;
 use residua::models::vae::OpenSoraVae;
-use residua::pipeline::{Caption, OpenSora, Request};
+use residua::pipeline::{Caption, OpenSora, Plan, Request};
 use residua::text::prompt::Scores;
 use serde_json::{Value, json};
 
 use super::args::Generate;
 use super::exit::{Failure, Outcome};
+use super::pace::{Paces, Seconds, memory_line, seconds_line};
 use super::screen::{Screen, round, size};
 use super::signals::Stop;
 use super::{given, model, prompts, words};
@@ -133,8 +134,14 @@ impl<'a> Batch<'a> {
         let adapter = model::adapter(gpu);
         let kernels = adapter["kernels"].as_str().unwrap_or("");
         screen.say(format!("{} ({}, kernels {kernels})", gpu.info().name, gpu.info().backend));
-        for job in &self.jobs {
-            self.shared.event("plan", job.index, job.plan_event(&self.shared, &adapter));
+        let paces = Paces::read(gpu);
+        let predictions: Vec<Seconds> = self.jobs.iter().map(|job| paces.predict(gpu, &job.plan.memory)).collect();
+        if let Some(largest) = self.jobs.iter().map(|job| &job.plan.memory).max_by_key(|memory| memory.peak_bytes()) {
+            screen.say(memory_line(largest));
+        }
+        screen.say(seconds_line(&predictions, self.jobs.iter().any(|job| job.plan.cache != CacheSpec::Off)));
+        for (job, seconds) in self.jobs.iter().zip(&predictions) {
+            self.shared.event("plan", job.index, job.plan_event(&self.shared, &adapter, seconds));
         }
         Ok(())
     }
@@ -151,7 +158,8 @@ impl<'a> Batch<'a> {
         let (shared, count) = (&self.shared, self.jobs.len());
         shared.stop.check()?;
         let (captions, text_time) = self.encode().await?;
-        let mut loaded = Loaded { keep: count > 1, transformer: None, vae: None };
+        let keep = count > 1 && self.jobs.iter().all(|job| job.plan.memory.may_keep());
+        let mut loaded = Loaded { keep, transformer: None, vae: None };
         let mut captions = captions.as_slice();
         let mut cache = Value::Null;
         for job in &self.jobs {
@@ -160,7 +168,7 @@ impl<'a> Batch<'a> {
             cache =
                 job.work(shared, own, text_time, &mut loaded, if count > 1 { Instant::now() } else { began }).await?;
         }
-        let (seconds, peak) = (round(began.elapsed().as_secs_f64()), shared.sora.gpu().memory().1);
+        let (seconds, peak) = (round(began.elapsed().as_secs_f64()), shared.sora.gpu().held().1);
         let mut fields = json!({"seconds": seconds, "peak_bytes": peak});
         if count > 1 {
             fields["videos"] = count.into();
@@ -175,6 +183,8 @@ impl<'a> Batch<'a> {
     /// The captions of all clips of all videos, by an encoder that is loaded once.
     async fn encode(&self) -> Outcome<(Vec<Caption>, Duration)> {
         let began = Instant::now();
+        let budget = self.jobs.iter().map(|job| job.plan.memory.budget).max().flatten();
+        self.shared.sora.gpu().set_budget(budget.filter(|_| self.jobs.iter().all(|j| j.plan.memory.budget.is_some())));
         let texts: Vec<&str> = self.jobs.iter().flat_map(|j| j.plan.texts.iter().map(String::as_str)).collect();
         let captions = self.shared.sora.encode_texts(&texts).await?;
         let took = began.elapsed();
@@ -196,7 +206,7 @@ impl<'a> Batch<'a> {
 }
 
 /// Networks on the device. A single video loads each when its stage begins and frees it at its end, so that the largest
-/// stage decides the memory; of several, all stay.
+/// stage decides the memory; of several, all stay if there is room.
 struct Loaded {
     keep: bool,
     transformer: Option<STDiT3>,
@@ -204,9 +214,9 @@ struct Loaded {
 }
 
 impl Loaded {
-    fn transformer(&mut self, sora: &OpenSora) -> Outcome<&STDiT3> {
+    fn transformer(&mut self, sora: &OpenSora, plan: &Plan) -> Outcome<&STDiT3> {
         if self.transformer.is_none() {
-            self.transformer = Some(sora.load_transformer()?);
+            self.transformer = Some(sora.load_transformer_for(plan)?);
         }
         Ok(self.transformer.as_ref().expect("set above"))
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use residua::Error;
 use residua::cache::CacheSpec;
 use residua::media::{Frames, quality};
+use residua::models::stdit3::Residence;
 use residua::pipeline::{Caption, GivenLatents, OpenSora, Plan, Request, Sampled};
 use residua::tensor::{Tensor, sha256};
 use serde_json::{Value, json};
@@ -14,6 +15,7 @@ use super::super::args::Generate;
 use super::super::exit::{Failure, Outcome, code};
 use super::super::given::{self, Files};
 use super::super::output::write_json;
+use super::super::pace::{Paces, Seconds};
 use super::super::report::{self, Summary};
 use super::super::screen::{round, size};
 use super::super::{decode, latents, recipe};
@@ -75,8 +77,8 @@ impl Job {
     }
 
     /// The same for programs.
-    pub fn plan_event(&self, shared: &Shared<'_>, adapter: &Value) -> Value {
-        let plan = &self.plan;
+    pub fn plan_event(&self, shared: &Shared<'_>, adapter: &Value, seconds: &Seconds) -> Value {
+        let (plan, memory) = (&self.plan, &self.plan.memory);
         let [height, width] = plan.pixels();
         json!({
             "model": shared.model, "prompt": self.prompt, "text": plan.text, "size": [width, height],
@@ -84,6 +86,9 @@ impl Job {
             "seed": plan.seed, "rng": plan.rng.to_string(), "cache": shared.args.cache.cache, "latent": plan.latent,
             "adapter": adapter, "output": self.place.target.path.display().to_string(),
             "given": self.given.recipe(plan), "loop": given::loop_recipe(plan),
+            "peak_bytes": memory.peak_bytes(), "budget_bytes": memory.budget, "available_bytes": memory.available,
+            "streamed": memory.residence == Residence::Streamed, "stages": memory.stages,
+            "seconds": round(seconds.total()), "seconds_measured": seconds.measured,
         })
     }
 
@@ -98,6 +103,7 @@ impl Job {
     ) -> Outcome<Value> {
         let (args, screen, plan) = (shared.args, shared.screen, &self.plan);
         shared.stop.check()?;
+        shared.sora.gpu().set_budget(plan.memory.budget);
         if shared.count > 1 {
             let (number, of, seed) = (self.index + 1, shared.count, plan.seed);
             screen.say(format!("video   {number} of {of}, seed {seed}: {}", self.prompt.trim()));
@@ -126,6 +132,7 @@ impl Job {
         let (frames, decode_time) =
             decoded.map_err(|failure| self.keep_latents(args, failure, shape, &numbers, &recipe))?;
         shared.stop.check()?;
+        self.learn(shared, &sampled, [text_time, denoise_time, decode_time]);
         let embedded = (!args.output.video.no_metadata).then_some(&recipe);
         let bytes = self.place.target.write(&frames, embedded, screen)?;
         let total = began.elapsed();
@@ -143,7 +150,7 @@ impl Job {
             self.place.target.path.display(),
             size(bytes),
             total.as_secs_f64(),
-            size(shared.sora.gpu().memory().1)
+            size(shared.sora.gpu().held().1)
         ));
         if args.cache.verify_cache {
             self.verify(shared, captions, &frames, loaded).await?;
@@ -176,7 +183,7 @@ impl Job {
             shared.stop.check()?;
             given
         };
-        let net = loaded.transformer(sora)?;
+        let net = loaded.transformer(sora, plan)?;
         shared.stop.check()?;
         let (captions, clips): (Vec<&Caption>, _) = (captions.iter().collect(), plan.long.clips);
         let bar = screen.bar("denoise", clips * plan.timesteps.len());
@@ -206,6 +213,21 @@ impl Job {
         let decoded = decode::frames(sora, vae, latents, frames, self.fps, shared.screen, shared.stop, run).await;
         loaded.rest(sora);
         decoded
+    }
+
+    /// Remembers how long stages took, for the next prediction. Denoising counts as if every step had been computed.
+    fn learn(&self, shared: &Shared<'_>, sampled: &Sampled, [text, denoise, decode]: [Duration; 3]) {
+        let mut paces = Paces::read(shared.sora.gpu());
+        let work: f64 = sampled.steps.iter().map(|step| step.work).sum::<f64>() / sampled.steps.len().max(1) as f64;
+        for stage in &self.plan.memory.stages {
+            match stage.name {
+                "text" if shared.count == 1 => paces.learn(stage.name, stage.flops, text),
+                "denoise" => paces.learn(stage.name, stage.flops * work, denoise),
+                "decode" => paces.learn(stage.name, stage.flops, decode),
+                _ => {}
+            }
+        }
+        paces.write();
     }
 
     fn recipe(&self, shared: &Shared<'_>, summary: &Summary) -> Value {
