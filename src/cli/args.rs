@@ -392,6 +392,16 @@ pub struct Decode {
     /// Frames per second of the video; those the file names, or 24
     #[arg(long, value_name = "RATE", help_heading = "Input", alias = "save-fps")]
     pub fps: Option<f64>,
+    /// Most GiB of the adapter's memory; where they end, fewer frames are decoded at a time
+    #[arg(
+        long,
+        value_name = "GIB",
+        env = "RESIDUA_MEMORY",
+        help_heading = "Memory",
+        default_value = "auto",
+        alias = "max-vram"
+    )]
+    pub memory: Budget,
     #[command(flatten)]
     pub video: Video,
     #[command(flatten)]

@@ -12,6 +12,7 @@ use super::args::Decode;
 use super::exit::{Failure, Outcome};
 use super::latents::Latents;
 use super::output::Target;
+use super::pace::memory_line;
 use super::screen::{Screen, round, size};
 use super::signals::Stop;
 use super::{latents, model};
@@ -52,6 +53,10 @@ async fn work(args: &Decode, screen: &Screen, stop: &Stop) -> Outcome {
             "adapter": model::adapter(gpu), "output": target.path.display().to_string(),
         }),
     );
+    let [_, c, t, ..] = given.shape;
+    let footprint = sora.decode_footprint([c, t, h, w], frames, args.memory)?;
+    screen.say(memory_line(&footprint));
+    gpu.set_budget(footprint.budget);
     let latents = gpu.upload(&given.numbers, given.shape);
     let (video, _) = self::frames(&sora, &sora.open_vae()?, &latents, frames, fps, screen, stop, "").await?;
     stop.check()?;

@@ -49,15 +49,29 @@ impl Frames {
     /// # Panics
     /// If `x` does not have the length its shape says.
     pub fn from_pixels(x: &[f32], shape: [usize; 4], fps: f64) -> Result<Frames> {
+        let [_, _, height, width] = shape;
+        let mut frames = Frames { width, height, fps, rgb: Vec::new() };
+        frames.push_pixels(x, shape)?;
+        Ok(frames)
+    }
+
+    /// Adds the next frames of the same size: a long video need not lie in memory as numbers.
+    ///
+    /// # Errors
+    /// As [`Frames::from_pixels`].
+    ///
+    /// # Panics
+    /// As there, and if the size is another.
+    pub fn push_pixels(&mut self, x: &[f32], shape: [usize; 4]) -> Result<()> {
         let [channels, count, height, width] = shape;
         assert!(
-            channels == 3 && x.len() == shape.iter().product::<usize>(),
+            channels == 3 && [height, width] == [self.height, self.width] && x.len() == shape.iter().product::<usize>(),
             "{} numbers against shape {shape:?}",
             x.len()
         );
         let (plane, volume) = (height * width, count * height * width);
         if let Some(at) = x.iter().position(|v| v.is_nan()) {
-            let (c, t, i) = (at / volume, at % volume / plane, at % plane);
+            let (c, t, i) = (at / volume, self.count() + at % volume / plane, at % plane);
             let problem = format!(
                 "the decoder gave NaN (first in frame {t}, row {}, column {}, channel {c}); try a wider data type",
                 i / width,
@@ -65,14 +79,15 @@ impl Frames {
             );
             return Err(Error::Encode { what: "frames".into(), problem });
         }
-        let mut rgb = vec![0; 3 * volume];
-        for (i, pixel) in rgb.chunks_exact_mut(3).enumerate() {
+        let first = self.rgb.len();
+        self.rgb.resize(first + 3 * volume, 0);
+        for (i, pixel) in self.rgb[first..].chunks_exact_mut(3).enumerate() {
             for (c, byte) in pixel.iter_mut().enumerate() {
                 let y = (x[c * volume + i].clamp(-1.0, 1.0) + 1.0) / 2.0;
                 *byte = (y * 255.0 + 0.5).clamp(0.0, 255.0) as u8;
             }
         }
-        Ok(Frames { width, height, fps, rgb })
+        Ok(())
     }
 
     fn frame_bytes(&self) -> usize {

@@ -102,9 +102,9 @@ impl Footprint {
         self.stages.iter().map(|s| s.peak_bytes).max().unwrap_or(0)
     }
 
-    /// The stage that needs most.
-    pub fn largest(&self) -> Option<&Stage> {
-        self.stages.iter().max_by_key(|s| s.peak_bytes)
+    /// Bytes below which no budget is enough.
+    pub fn least_bytes(&self) -> u64 {
+        self.stages.iter().map(|s| s.tensor_bytes).max().unwrap_or(0)
     }
 
     /// Whether networks may stay on the device from one video to the next.

@@ -7,6 +7,7 @@ mod memory;
 mod open_sora;
 mod plan;
 mod record;
+mod rehearsal;
 mod request;
 pub mod sizes;
 mod text;

@@ -362,9 +362,11 @@ impl OpenSora {
         fps: f64,
         seen: &mut dyn FnMut(usize, usize) -> bool,
     ) -> Result<Frames> {
-        let pixels = vae.decode_pixels(latents, frames, seen).await?;
         let ([_, _, _, h, w], factor) = (latents.sizes::<5>(), self.vae.spatial.factor());
-        Frames::from_pixels(&pixels, [3, frames, factor * h, factor * w], fps)
+        let mut video = Frames { width: factor * w, height: factor * h, fps, rgb: Vec::new() };
+        let mut take = |shape, pixels: &[f32]| video.push_pixels(pixels, shape);
+        vae.decode_groups(latents, frames, seen, &mut take).await?;
+        Ok(video)
     }
 
     /// All of it: encode, denoise, decode. `seen` hears of every event and says whether to go on.

@@ -73,24 +73,45 @@ impl OpenSoraVae {
         num_frames: usize,
         seen: &mut dyn FnMut(usize, usize) -> bool,
     ) -> Result<Vec<f32>> {
+        let (mut all, mut first) = (Vec::new(), 0);
+        let mut put = |[channels, count, h, w]: [usize; 4], pixels: &[f32]| {
+            all.resize(channels * num_frames * h * w, 0.0);
+            for (c, plane) in pixels.chunks_exact(count * h * w).enumerate() {
+                let at = (c * num_frames + first) * h * w;
+                all[at..at + plane.len()].copy_from_slice(plane);
+            }
+            first += count;
+            Ok(())
+        };
+        self.decode_groups(z, num_frames, seen, &mut put).await?;
+        Ok(all)
+    }
+
+    /// [`OpenSoraVae::decode_pixels`], handing the frames on as they are made: `take` gets the shape `[3, count, H, W]` of a
+    /// group and its numbers, group after group in order.
+    ///
+    /// # Errors
+    /// As there, and those of `take`.
+    pub async fn decode_groups(
+        &self,
+        z: &Tensor,
+        num_frames: usize,
+        seen: &mut dyn FnMut(usize, usize) -> bool,
+        take: &mut dyn FnMut([usize; 4], &[f32]) -> Result<()>,
+    ) -> Result<()> {
         if z.dims().first() != Some(&1) {
             return Err(Error::request("latents", format!("are {}, expected one sample", z.shape())));
         }
-        let mut all = Vec::new();
         let mut go_on = |done| if seen(done, num_frames) { Ok(()) } else { Err(Error::Cancelled) };
         let groups = self.decode_frames(z, num_frames)?;
         go_on(0)?;
         for frames in groups {
             let Frames { first, pixels, .. } = frames?;
-            let [channels, count, h, w] = pixels.sizes();
-            all.resize(channels * num_frames * h * w, 0.0);
-            for (c, plane) in pixels.read().await?.chunks_exact(count * h * w).enumerate() {
-                let at = (c * num_frames + first) * h * w;
-                all[at..at + plane.len()].copy_from_slice(plane);
-            }
-            go_on(first + count)?;
+            let shape = pixels.sizes();
+            take(shape, &pixels.read().await?)?;
+            go_on(first + shape[1])?;
         }
-        Ok(all)
+        Ok(())
     }
 
     /// The first stage alone: z as for [`OpenSoraVae::decode`] → scaled spatial latents `[B, 4, num_frames, h, w]`.
