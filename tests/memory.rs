@@ -10,6 +10,9 @@ mod tiny_model;
 use std::path::Path;
 
 use program::{Ran, run, scratch};
+use residua::error::Result;
+use residua::gpu::{Class, DType, Gpu, Prefs};
+use residua::pipeline::{Budget, OpenSora, Plan, Request, sizes};
 use serde_json::Value;
 
 const GIB: u64 = 1 << 30;
@@ -105,6 +108,54 @@ fn cards_people_own() {
     // the budget of a card decides by itself what is streamed
     assert_eq!(planned(&["-r", "480p", "-f", "2s", "--memory", "7"])["streamed"], false);
     assert_eq!(planned(&["-r", "480p", "-f", "2s", "--memory", "3.5"])["streamed"], true);
+}
+
+/// The published networks on an adapter that binds and allocates 2 GiB at a time, as desktop GPUs do, running nothing.
+fn desktop() -> OpenSora {
+    let prefs = Prefs {
+        device: std::env::var("RESIDUA_DEVICE").ok(),
+        class: Some(Class::Portable),
+        dtype: Some(DType::F16),
+        ..Prefs::default()
+    };
+    let gpu = pollster::block_on(Gpu::open(&prefs)).expect("a device for the tests");
+    let most = (2 << 30) - 1;
+    OpenSora::open(&gpu.rehearsal_within(most, most), full_model::folder()).expect("a model")
+}
+
+fn plan_of(sora: &OpenSora, resolution: &str, length: &str, memory: Budget) -> Result<Plan> {
+    let (height, width) = sizes::image_size(resolution, "9:16")?;
+    let (height, width, frames) = (Some(height), Some(width), Some(sizes::frames(length)?));
+    let prompt = Request::new("a snail crawls over a wet leaf in the morning light");
+    sora.plan(&Request { height, width, frames, memory, ..prompt })
+}
+
+#[test]
+fn cards_people_own_with_large_bindings() {
+    let sora = desktop();
+    for (resolution, gib) in [("480p", 8), ("720p", 12)] {
+        let plan = plan_of(&sora, resolution, "2s", Budget::Low).expect("it fits");
+        assert!(plan.memory.peak_bytes() < gib * GIB * 9 / 10, "{resolution}: {:?}", plan.memory);
+    }
+}
+
+#[test]
+#[ignore = "prints the README's table"]
+fn table() {
+    let sora = desktop();
+    for resolution in ["240p", "360p", "480p", "720p"] {
+        for length in ["2s", "4s", "8s", "16s"] {
+            let [free, low] = [Budget::Gib(1e3), Budget::Low].map(|memory| plan_of(&sora, resolution, length, memory));
+            match (free, low) {
+                (Ok(free), Ok(low)) => {
+                    let gib = |plan: &Plan| plan.memory.peak_bytes() as f64 / GIB as f64;
+                    let work: f64 = free.memory.stages.iter().map(|s| s.flops).sum();
+                    println!("| {resolution}, {length} | {:.1} | {:.1} | {:.1} |", gib(&free), gib(&low), work / 1e15);
+                }
+                (free, low) => println!("| {resolution}, {length} | {:?} {:?}", free.err(), low.err()),
+            }
+        }
+    }
 }
 
 #[test]

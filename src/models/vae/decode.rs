@@ -9,6 +9,9 @@ use crate::nn::Tap;
 use crate::ops;
 use crate::tensor::Tensor;
 
+/// Takes frames as they are made: shape `[3, count, H, W]` and numbers.
+pub type Take<'a> = dyn FnMut([usize; 4], &[f32]) -> Result<()> + 'a;
+
 /// Some finished frames of one sample.
 pub struct Frames {
     /// Which sample of the batch.
@@ -97,7 +100,7 @@ impl OpenSoraVae {
         z: &Tensor,
         num_frames: usize,
         seen: &mut dyn FnMut(usize, usize) -> bool,
-        take: &mut dyn FnMut([usize; 4], &[f32]) -> Result<()>,
+        take: &mut Take<'_>,
     ) -> Result<()> {
         if z.dims().first() != Some(&1) {
             return Err(Error::request("latents", format!("are {}, expected one sample", z.shape())));

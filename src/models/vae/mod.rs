@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 pub use config::Config;
-pub use decode::{Decoding, Frames};
+pub use decode::{Decoding, Frames, Take};
 pub use encode::{Encoded, Noise};
 
 use crate::error::Result;
