@@ -42,12 +42,15 @@ fn stage<'a>(plan: &'a Value, name: &str) -> &'a Value {
 #[test]
 fn what_was_predicted_is_what_it_takes() {
     let dir = scratch();
+    generate(dir.path(), tiny_model::folder(), &["-f", "1", "--steps", "1", "-o", "first.png"]).ok();
     let mut rgb = None;
     for (i, args) in [
         &["--memory", "auto"][..],
         &["--memory", "low"],
         &["--cache", "adacache:preset=fast", "--memory", "auto"],
         &["--cache", "taylorseer", "--memory", "low"],
+        &["-i", "first.png", "--memory", "auto"],
+        &["-i", "first.png", "--memory", "low"],
         &["-f", "34", "--loop", "2", "--memory", "auto"],
         &["-f", "34", "--loop", "2", "--memory", "low"],
     ]

@@ -55,7 +55,7 @@ async fn work(args: &Decode, screen: &Screen, stop: &Stop) -> Outcome {
     );
     let [_, c, t, ..] = given.shape;
     let footprint = sora.decode_footprint([c, t, h, w], frames, args.memory)?;
-    screen.say(memory_line(&footprint));
+    screen.say(memory_line(&footprint, false));
     gpu.set_budget(footprint.budget);
     let latents = gpu.upload(&given.numbers, given.shape);
     let (video, _) = self::frames(&sora, &sora.open_vae()?, &latents, frames, fps, screen, stop, "").await?;

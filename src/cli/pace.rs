@@ -48,11 +48,14 @@ impl Seconds {
     }
 }
 
-/// What a run will take on the adapter, for people.
-pub fn memory_line(footprint: &Footprint) -> String {
+/// What a run will take on the adapter, for people; whether its networks stay for the next one.
+pub fn memory_line(footprint: &Footprint, stay: bool) -> String {
     let stages: Vec<String> = footprint.stages.iter().map(|s| format!("{} {}", s.name, size(s.peak_bytes))).collect();
     let of = footprint.available.map_or_else(String::new, |have| format!(" of {}", size(have)));
     let mut line = format!("memory  peak {}{of} ({})", size(footprint.peak_bytes()), stages.join(", "));
+    if stay {
+        line += &format!(", and {} for networks that stay for the next video", size(footprint.weights));
+    }
     if let Some(budget) = footprint.budget {
         line += &format!(", kept within {}", size(budget));
     }

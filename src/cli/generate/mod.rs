@@ -137,13 +137,18 @@ impl<'a> Batch<'a> {
         let paces = Paces::read(gpu);
         let predictions: Vec<Seconds> = self.jobs.iter().map(|job| paces.predict(gpu, &job.plan.memory)).collect();
         if let Some(largest) = self.jobs.iter().map(|job| &job.plan.memory).max_by_key(|memory| memory.peak_bytes()) {
-            screen.say(memory_line(largest));
+            screen.say(memory_line(largest, self.keeps()));
         }
         screen.say(seconds_line(&predictions, self.jobs.iter().any(|job| job.plan.cache != CacheSpec::Off)));
         for (job, seconds) in self.jobs.iter().zip(&predictions) {
             self.shared.event("plan", job.index, job.plan_event(&self.shared, &adapter, seconds));
         }
         Ok(())
+    }
+
+    /// Whether networks stay from one video to the next.
+    fn keeps(&self) -> bool {
+        self.jobs.len() > 1 && self.jobs.iter().all(|job| job.plan.memory.may_keep())
     }
 
     async fn work(self, began: Instant) -> Outcome {
@@ -158,8 +163,7 @@ impl<'a> Batch<'a> {
         let (shared, count) = (&self.shared, self.jobs.len());
         shared.stop.check()?;
         let (captions, text_time) = self.encode().await?;
-        let keep = count > 1 && self.jobs.iter().all(|job| job.plan.memory.may_keep());
-        let mut loaded = Loaded { keep, transformer: None, vae: None };
+        let mut loaded = Loaded { keep: self.keeps(), transformer: None, vae: None };
         let mut captions = captions.as_slice();
         let mut cache = Value::Null;
         for job in &self.jobs {
