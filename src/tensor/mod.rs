@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod fingerprint;
+mod int8;
 mod noise;
 mod weights;
 
@@ -10,6 +11,7 @@ use std::sync::Arc;
 
 pub use checkpoint::{Checkpoint, Entry};
 pub use fingerprint::{fingerprint, sha256, sha256_of_ends};
+pub(crate) use int8::programs as int8_programs;
 pub(crate) use noise::programs as noise_programs;
 pub use weights::Weights;
 
