@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use residua::diffusion::noise::Rng;
 use residua::gpu::{Class, DType, Prefs, Tune};
 
+use super::convert::args::{CONVERT_HELP, Convert};
 use super::given;
 use super::lab::args::{BenchCache, Calibrate};
 
@@ -27,6 +28,9 @@ pub enum Verb {
     Decode(Decode),
     /// Tell what a file is: a model folder, latents, or a video with its recipe
     Info(Info),
+    /// Write weights anew: in f16, bf16, f32 or eight bits, of one part or a whole model
+    #[command(after_help = CONVERT_HELP)]
+    Convert(Convert),
     /// List adapters with limits and features; the default is marked
     Devices(Devices),
     /// Time this adapter, or compare caches

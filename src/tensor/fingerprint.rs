@@ -32,6 +32,15 @@ pub fn sha256_of_ends(path: &Path) -> Result<String> {
     })
 }
 
+/// What tells a file from others, as JSON: its size, and SHA-256 of all of it or, where that takes long, of its ends.
+pub(super) fn told(path: &Path) -> Result<serde_json::Value> {
+    let bytes = path.metadata().map_err(|e| Error::io(path, e))?.len();
+    Ok(match bytes > 2 * END {
+        true => serde_json::json!({"bytes": bytes, "sha256_of_ends": sha256_of_ends(path)?}),
+        false => serde_json::json!({"bytes": bytes, "sha256": sha256(path)?}),
+    })
+}
+
 /// Of a folder's weights: SHA-256 over names, sizes and ends of all its safetensors and torch files, by name.
 ///
 /// # Errors

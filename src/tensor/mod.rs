@@ -1,6 +1,7 @@
 //! Shape, type, and the handle to memory on the device; reading checkpoints into it.
 
 mod checkpoint;
+mod convert;
 mod fingerprint;
 mod int8;
 mod noise;
@@ -10,6 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use checkpoint::{Checkpoint, Entry};
+pub use convert::{Conversion, Converted, ConvertedTensor, Stored};
 pub use fingerprint::{fingerprint, sha256, sha256_of_ends};
 pub(crate) use int8::programs as int8_programs;
 pub(crate) use noise::programs as noise_programs;

@@ -225,6 +225,11 @@ impl Checkpoint {
         self.files.first().map_or(Path::new(""), |f| &f.0)
     }
 
+    /// All files.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|(path, _)| path.as_path())
+    }
+
     /// All tensor names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
@@ -260,6 +265,26 @@ fn map(path: &Path) -> Result<Bytes> {
 }
 
 impl Entry<'_> {
+    /// How the numbers are stored.
+    pub(super) fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Bytes of the numbers, and of what they are times.
+    pub fn stored_bytes(&self) -> u64 {
+        let numbers: usize = self.shape.iter().product();
+        (numbers * self.dtype.bitsize()).div_ceil(8) as u64 + self.scale.as_ref().map_or(0, |s| s.stored_bytes())
+    }
+
+    /// Whether another tensor holds the same numbers, stored in the same way.
+    pub(super) fn equals(&self, other: &Entry<'_>) -> bool {
+        let scales = match (&self.scale, &other.scale) {
+            (Some(a), Some(b)) => a.equals(b),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        scales && self.dtype == other.dtype && self.shape == other.shape && self.bytes() == other.bytes()
+    }
+
     /// Whether the numbers are stored as IEEE halves.
     pub fn is_f16(&self) -> bool {
         self.dtype == Dtype::F16
