@@ -213,6 +213,9 @@ pub struct Input {
     /// Start from this noise: tensor `latents`, f32 [1, 4, T, H, W]
     #[arg(long, value_name = "FILE")]
     pub latents_in: Option<PathBuf>,
+    /// Encode prompts although they are known from earlier runs, and keep none
+    #[arg(long)]
+    pub no_caption_cache: bool,
 }
 
 #[derive(Args)]

@@ -42,7 +42,7 @@ impl OpenSora {
         if denoising > most {
             let config = stdit3::Config { depth: 1, ..self.transformer.clone() };
             let net = STDiT3::from_weights(&weights, config)?;
-            let caption = Caption { tokens: vec![0], rows: net.null_caption(1) };
+            let caption = Caption { tokens: vec![0], rows: net.null_caption(1), known: false };
             let [c, t, h, w] = plan.latent;
             let run = Conditioned::new(&net, &caption, plan);
             let z = weights.get("z", [2, c * t * h * w])?.reshape([2, c, t, h, w]);

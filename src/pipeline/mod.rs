@@ -1,5 +1,6 @@
 //! From a request to frames: a checked plan, then text, sampler and decoder.
 
+mod captions;
 mod given;
 pub mod mask_strategy;
 mod memory;
@@ -12,6 +13,7 @@ mod text;
 mod texture;
 mod video;
 
+pub use captions::caption_folder;
 pub use given::{Given, Long, Posterior};
 pub use open_sora::{Event, OpenSora, Sampled, Video};
 pub use plan::Plan;

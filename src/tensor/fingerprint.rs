@@ -20,6 +20,11 @@ pub fn sha256(path: &Path) -> Result<String> {
     hash(path, |file, sink| std::io::copy(file, sink).map(drop))
 }
 
+/// SHA-256 of bytes, in hexadecimal.
+pub fn sha256_of_bytes(bytes: &[u8]) -> String {
+    Sink(Sha256::new_with_prefix(bytes)).hex()
+}
+
 /// SHA-256 of the first and last MiB of a file that has more.
 ///
 /// # Errors

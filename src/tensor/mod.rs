@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub use checkpoint::{Checkpoint, Entry};
 pub use convert::{Conversion, Converted, ConvertedTensor, Stored};
-pub use fingerprint::{fingerprint, sha256, sha256_of_ends};
+pub use fingerprint::{fingerprint, sha256, sha256_of_bytes, sha256_of_ends};
 pub(crate) use int8::programs as int8_programs;
 pub(crate) use noise::programs as noise_programs;
 pub use weights::Weights;
