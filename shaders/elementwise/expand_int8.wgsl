@@ -12,15 +12,20 @@ struct Params { count: u32, numbers: u32, k: u32, pad0: u32 }
 @group(0) @binding(2) var<storage, read> scale: array<f32>;
 @group(0) @binding(10) var<storage, read_write> out: array<u32>;
 
-// behind the last number are zeros
-fn value(word: i32, first: u32, i: u32) -> f32 {
-    return f32(extractBits(word, 8u * i, 8u)) * scale[min(first + i, p.numbers - 1u) / p.k];
+fn scale_at(i: u32) -> f32 {
+    return scale[min(i, p.numbers - 1u) / p.k];
 }
 
+fn scales(first: u32) -> vec4<f32> {
+    if (p.k % 4u == 0u) { return vec4<f32>(scale_at(first)); }
+    return vec4<f32>(scale_at(first), scale_at(first + 1u), scale_at(first + 2u), scale_at(first + 3u));
+}
+
+// behind the last number are zeros
 fn each(i: u32) {
-    let word = q[i];
     let first = 4u * i;
-    let v = vec4<f32>(value(word, first, 0u), value(word, first, 1u), value(word, first, 2u), value(word, first, 3u));
+    let bytes = (vec4<i32>(q[i]) << vec4<u32>(24u, 16u, 8u, 0u)) >> vec4<u32>(24u);
+    let v = vec4<f32>(bytes) * scales(first);
     if (HALVES == 1u) {
         out[2u * i] = packed(v.xy);
         if (first + 2u < p.numbers) { out[2u * i + 1u] = packed(v.zw); }

@@ -144,10 +144,8 @@ fn model_folder(folder: &Path) -> Outcome<(Value, String)> {
         let Counted { tensors, parameters, types } = &counted;
         let stored = format!("{}, {}", size(bytes), counted.types());
         lines.push(format!("{part:13} {tensors} tensors, {parameters} parameters, {stored}"));
-        parts.insert(
-            part.into(),
-            json!({"tensors": tensors, "parameters": parameters, "bytes": bytes, "types": types}),
-        );
+        parts
+            .insert(part.into(), json!({"tensors": tensors, "parameters": parameters, "bytes": bytes, "types": types}));
     }
     let tokenizer = ["spiece.model", "tokenizer.json"].into_iter().find(|n| folder.join("tokenizer").join(n).is_file());
     lines.push(format!("tokenizer     {}", tokenizer.unwrap_or("missing")));

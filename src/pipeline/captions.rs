@@ -81,7 +81,8 @@ impl Shelf {
         match read() {
             Ok(rows) => {
                 // used: it is among the last to go. (On a disk that cannot be written to nothing goes.)
-                let _ = std::fs::File::options().append(true).open(&path).and_then(|f| f.set_modified(SystemTime::now()));
+                let _ =
+                    std::fs::File::options().append(true).open(&path).and_then(|f| f.set_modified(SystemTime::now()));
                 Some(rows)
             }
             Err(problem) => {

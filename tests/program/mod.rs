@@ -56,12 +56,13 @@ impl Ran {
 }
 
 /// Runs it to its end.
+#[allow(dead_code)] // by some of the tests that share this file
 pub fn run(folder: &Path, args: &[&str]) -> Ran {
     residua(folder).args(args).output().unwrap().into()
 }
 
 /// Runs it with something on standard input.
-#[allow(dead_code)] // by some of the tests that share this file
+#[allow(dead_code)] // as above
 pub fn run_with_input(folder: &Path, args: &[&str], input: &[u8]) -> Ran {
     let mut child =
         residua(folder).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

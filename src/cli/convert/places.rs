@@ -14,6 +14,8 @@ use crate::cli::screen::{Screen, size};
 const DEEP: usize = 4;
 /// Larger files beside weights are not copied.
 const COPIED: u64 = 64 << 20;
+/// The index of shards, which are written anew.
+const INDEX: [&str; 2] = [".safetensors.index.json", ".bin.index.json"];
 /// What `calibrate` makes is good for the weights it was made with.
 const CALIBRATION: &str = ".cache.json";
 
@@ -63,10 +65,8 @@ impl Found {
                 if !self.parts.contains(&part) {
                     self.parts.push(part);
                 }
-            } else if path.is_file() && name != REPORT && !name.ends_with("safetensors.index.json") {
-                if !name.ends_with("bin.index.json") {
-                    self.rest.push(own);
-                }
+            } else if path.is_file() && name != REPORT && !INDEX.iter().any(|end| name.ends_with(end)) {
+                self.rest.push(own);
             }
         }
         Ok(())
@@ -86,12 +86,15 @@ impl Found {
             let (from, to) = (self.root.join(own), into.join(own));
             let name = own.display();
             if changed && name.to_string().ends_with(CALIBRATION) {
-                screen.say(format!("note: {name} was made for other weights and is not copied; `residua calibrate` makes one"));
+                screen.say(format!(
+                    "note: {name} was made for other weights and is not copied; `residua calibrate` makes one"
+                ));
                 continue;
             }
             let bytes = from.metadata().map_err(|e| Failure::input(Error::io(&from, e)))?.len();
             if bytes > COPIED {
-                screen.say(format!("note: {name} ({}) is not copied: only small files beside weights are", size(bytes)));
+                screen
+                    .say(format!("note: {name} ({}) is not copied: only small files beside weights are", size(bytes)));
                 continue;
             }
             let copy = || {
@@ -133,7 +136,10 @@ impl Target {
         let at = at.canonicalize().unwrap_or(at);
         let source = from.canonicalize().map_err(|e| Failure::input(Error::io(from, e)))?;
         if at.starts_with(&source) || source.starts_with(&at) {
-            return refused(format!("`{shown}` is where the weights are read from ({}); name another place", from.display()));
+            return refused(format!(
+                "`{shown}` is where the weights are read from ({}); name another place",
+                from.display()
+            ));
         }
         let is_file = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("safetensors"));
         if is_file && found.parts != [""] {
@@ -147,10 +153,11 @@ impl Target {
             return refused(format!("`{shown}` is {is}, and {wanted} is to be written there; name another place"));
         }
         if there && !empty && !force {
-            return refused(format!("`{shown}` is there already, and would be overwritten"));
+            return refused(format!("`{shown}` is there already; this would overwrite it"));
         }
         if there && !empty && !is_file && !path.join(REPORT).is_file() {
-            let problem = "is a folder that this command did not make, so it is not replaced; name another, or remove it";
+            let problem =
+                "is a folder that this command did not make, so it is not replaced; name another, or remove it";
             return refused(format!("`{shown}` {problem}"));
         }
         let stem = is_file.then(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned());

@@ -247,7 +247,7 @@ impl Checkpoint {
     /// Whether a tensor only says how to read another, whose numbers are kept in eight bits.
     pub fn is_scale(&self, name: &str) -> bool {
         let of = name.strip_suffix(int8::SUFFIX).and_then(|of| self.entries.get(of));
-        of.is_some_and(|of| of.layout.dtype == Dtype::I8)
+        of.is_some_and(|of| of.layout.dtype == Dtype::I8) && self.entries.contains_key(name)
     }
 }
 
@@ -326,7 +326,9 @@ impl Entry<'_> {
         match scales.iter().position(|s| !s.is_finite() || *s < 0.0) {
             Some(i) => {
                 let (row, found) = (first + i, scales[i]);
-                Err(format!("has the scale {found} for row {row}, expected finite numbers from 0; is the file damaged?"))
+                Err(format!(
+                    "has the scale {found} for row {row}, expected finite numbers from 0; is the file damaged?"
+                ))
             }
             None => Ok(scales),
         }

@@ -47,7 +47,9 @@ pub(super) fn look(entry: &Entry<'_>, name: &str, how: &Conversion<'_>) -> Resul
         } else if let Kind::Bytes(scales) = &mut kind {
             *scales = range.scales;
         }
-        error = error_of(entry, &kind)?;
+        if !matches!(kind, Kind::Kept) {
+            error = error_of(entry, &kind)?;
+        }
     }
     let to = match &kind {
         Kind::Kept => entry.type_name(),
