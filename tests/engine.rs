@@ -9,6 +9,8 @@ mod checkpoints;
 mod device;
 #[path = "engine/hostile.rs"]
 mod hostile;
+#[path = "engine/int8.rs"]
+mod int8;
 #[path = "engine/measures.rs"]
 mod measures;
 #[path = "torch_file/mod.rs"]

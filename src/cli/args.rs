@@ -8,6 +8,7 @@ use residua::diffusion::noise::Rng;
 use residua::gpu::{Class, DType, Prefs, Tune};
 use residua::pipeline::Budget;
 
+use super::convert::args::{CONVERT_HELP, Convert};
 use super::given;
 use super::lab::args::{BenchCache, Calibrate};
 
@@ -28,6 +29,9 @@ pub enum Verb {
     Decode(Decode),
     /// Tell what a file is: a model folder, latents, or a video with its recipe
     Info(Info),
+    /// Write weights anew: in f16, bf16, f32 or eight bits, of one part or a whole model
+    #[command(after_help = CONVERT_HELP)]
+    Convert(Convert),
     /// List adapters with limits and features; the default is marked
     Devices(Devices),
     /// Time this adapter, or compare caches
@@ -212,6 +216,9 @@ pub struct Input {
     /// Start from this noise: tensor `latents`, f32 [1, 4, T, H, W]
     #[arg(long, value_name = "FILE")]
     pub latents_in: Option<PathBuf>,
+    /// Encode prompts although they are known from earlier runs, and keep none
+    #[arg(long)]
+    pub no_caption_cache: bool,
 }
 
 #[derive(Args)]

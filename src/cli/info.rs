@@ -1,5 +1,6 @@
 //! `residua info`: what a file is, on standard output.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use residua::Error;
@@ -70,10 +71,33 @@ fn recipe_of(path: &Path) -> Outcome<Value> {
     found.filter(Value::is_object).ok_or_else(|| wrong(path, "holds no recipe"))
 }
 
-/// Numbers of a checkpoint: tensors, parameters.
-fn count(file: &Checkpoint) -> (usize, usize) {
-    let counts = file.names().filter_map(|n| file.entry(n)).map(|e| e.shape.iter().product::<usize>());
-    counts.fold((0, 0), |(tensors, parameters), n| (tensors + 1, parameters + n))
+/// What there is in a checkpoint.
+struct Counted {
+    tensors: usize,
+    parameters: usize,
+    /// Parameters by the type they are stored in.
+    types: BTreeMap<String, usize>,
+}
+
+impl Counted {
+    /// (the scales of weights in eight bits are no parameters)
+    fn of(file: &Checkpoint) -> Self {
+        let mut counted = Self { tensors: 0, parameters: 0, types: BTreeMap::new() };
+        for entry in file.names().filter(|n| !file.is_scale(n)).filter_map(|n| file.entry(n)) {
+            let parameters = entry.shape.iter().product::<usize>();
+            counted.tensors += 1;
+            counted.parameters += parameters;
+            *counted.types.entry(entry.type_name()).or_default() += parameters;
+        }
+        counted
+    }
+
+    /// The types, the most common first.
+    fn types(&self) -> String {
+        let mut types: Vec<_> = self.types.iter().collect();
+        types.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
+        types.into_iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
+    }
 }
 
 fn weights(path: &Path) -> Outcome<(Value, String)> {
@@ -86,16 +110,18 @@ fn weights(path: &Path) -> Outcome<(Value, String)> {
         };
         return Ok((json!({"kind": "latents", "shape": found.shape, "recipe": found.recipe}), lines));
     }
-    let (tensors, parameters) = count(&file);
-    let mut lines = vec![format!("weights: {tensors} tensors, {parameters} parameters")];
-    for name in file.names().take(NAMED) {
-        let shape = file.entry(name).map(|e| e.shape.to_vec()).unwrap_or_default();
-        lines.push(format!("  {name} {shape:?}"));
+    let counted = Counted::of(&file);
+    let Counted { tensors, parameters, types } = &counted;
+    let mut lines = vec![format!("weights: {tensors} tensors, {parameters} parameters, {}", counted.types())];
+    for name in file.names().filter(|n| !file.is_scale(n)).take(NAMED) {
+        let Some(entry) = file.entry(name) else { continue };
+        lines.push(format!("  {name} {:?} {}", entry.shape, entry.type_name()));
     }
-    if tensors > NAMED {
+    if *tensors > NAMED {
         lines.push(format!("  and {} more", tensors - NAMED));
     }
-    Ok((json!({"kind": "weights", "tensors": tensors, "parameters": parameters}), lines.join("\n")))
+    let value = json!({"kind": "weights", "tensors": tensors, "parameters": parameters, "types": types});
+    Ok((value, lines.join("\n")))
 }
 
 fn model_folder(folder: &Path) -> Outcome<(Value, String)> {
@@ -113,10 +139,13 @@ fn model_folder(folder: &Path) -> Outcome<(Value, String)> {
             parts.insert(part.into(), Value::Null);
             continue;
         }
-        let (tensors, parameters) = count(&Checkpoint::open(&path).map_err(Failure::input)?);
+        let counted = Counted::of(&Checkpoint::open(&path).map_err(Failure::input)?);
         let bytes = weight_bytes(&path);
-        lines.push(format!("{part:13} {tensors} tensors, {parameters} parameters, {}", size(bytes)));
-        parts.insert(part.into(), json!({"tensors": tensors, "parameters": parameters, "bytes": bytes}));
+        let Counted { tensors, parameters, types } = &counted;
+        let stored = format!("{}, {}", size(bytes), counted.types());
+        lines.push(format!("{part:13} {tensors} tensors, {parameters} parameters, {stored}"));
+        parts
+            .insert(part.into(), json!({"tensors": tensors, "parameters": parameters, "bytes": bytes, "types": types}));
     }
     let tokenizer = ["spiece.model", "tokenizer.json"].into_iter().find(|n| folder.join("tokenizer").join(n).is_file());
     lines.push(format!("tokenizer     {}", tokenizer.unwrap_or("missing")));

@@ -47,8 +47,7 @@ pub fn read(path: &Path) -> Outcome<Latents> {
         Ok(shape @ [1, 4, _, _, _]) if !shape.contains(&0) => shape,
         _ => return Err(wrong(format!("is {:?}, expected [1, 4, T, H, W]", entry.shape))),
     };
-    let numbers =
-        entry.widen(0..shape.iter().product()).map_err(|dtype| wrong(format!("is stored as {dtype}, expected f32")))?;
+    let numbers = entry.widen(0..shape.iter().product()).map_err(wrong)?;
     if let Some(at) = numbers.iter().position(|v| !v.is_finite()) {
         return Err(wrong(format!("holds {} (number {at})", numbers[at])));
     }

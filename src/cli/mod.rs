@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod calibrate;
+mod convert;
 mod decode;
 mod devices;
 mod exit;
@@ -37,6 +38,7 @@ pub fn main() -> ExitCode {
         Verb::Generate(args) => &args.talk,
         Verb::Decode(args) => &args.talk,
         Verb::Info(args) => &args.talk,
+        Verb::Convert(args) => &args.talk,
         Verb::Devices(args) => &args.talk,
         Verb::Bench(args) => bench::talk(args),
         Verb::Calibrate(args) => &args.work.talk,
@@ -47,6 +49,7 @@ pub fn main() -> ExitCode {
         Verb::Generate(args) => generate::run(args, &screen),
         Verb::Decode(args) => decode::run(args, &screen),
         Verb::Info(args) => info::run(args, &screen),
+        Verb::Convert(args) => convert::run(args, &screen),
         Verb::Devices(args) => devices::run(args, &screen),
         Verb::Bench(args) => bench::run(args, &screen),
         Verb::Calibrate(args) => calibrate::run(args, &screen),

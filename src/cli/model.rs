@@ -63,12 +63,18 @@ pub fn name(folder: &Path) -> String {
     whole.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy().into_owned())
 }
 
-/// Opens the headers of all weights, so that a damaged file is found before any work is done.
+/// Opens the headers of all weights, so that a damaged file is found before any work is done. A text encoder may be
+/// without: captions may be known, and whoever needs it is told.
 ///
 /// # Errors
 /// Naming the file.
 pub fn check(folder: &Path) -> Outcome {
-    for part in WEIGHTS.map(|p| folder.join(p)).iter().filter(|p| p.is_dir()) {
+    let weights = |part: &Path| {
+        let mut files = std::fs::read_dir(part).into_iter().flatten().flatten();
+        files.any(|file| Checkpoint::is_name(&file.path()))
+    };
+    let needed = |part: &Path| part.is_dir() && (weights(part) || !part.ends_with("text_encoder"));
+    for part in WEIGHTS.map(|p| folder.join(p)).iter().filter(|part| needed(part)) {
         Checkpoint::open(part).map_err(Failure::input)?;
     }
     Ok(())

@@ -219,11 +219,14 @@ impl Gpu {
         buffer.unmap();
         if self.0.staged.fetch_add(size, Ordering::Relaxed) + size > STAGED {
             self.0.staged.store(0, Ordering::Relaxed);
+            // what reads staged bytes only once goes with them, or they would stay until it does
+            self.flush();
             self.0.queue.submit([]);
-            if self.0.owned
-                && let Err(e) = self.0.device.poll(wgpu::PollType::wait_indefinitely())
-            {
-                self.fail(Error::DeviceLost(e.to_string()));
+            if self.0.owned {
+                if let Err(e) = self.0.device.poll(wgpu::PollType::wait_indefinitely()) {
+                    self.fail(Error::DeviceLost(e.to_string()));
+                }
+                lock(&self.0.pace).waited();
             }
         }
         Memory { buffer, bytes: size, pooled: false }

@@ -30,6 +30,7 @@ shaders! {
     ELEMENTWISE_AFFINE = "elementwise/affine.wgsl",
     ELEMENTWISE_CHOOSE = "elementwise/choose.wgsl",
     ELEMENTWISE_EULER = "elementwise/euler.wgsl",
+    ELEMENTWISE_EXPAND_INT8 = "elementwise/expand_int8.wgsl",
     ELEMENTWISE_GUIDE = "elementwise/guide.wgsl",
     ELEMENTWISE_MIX = "elementwise/mix.wgsl",
     ELEMENTWISE_NOISE = "elementwise/noise.wgsl",

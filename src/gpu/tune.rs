@@ -177,6 +177,14 @@ impl Gpu {
     }
 }
 
+impl Gpu {
+    /// Everything that tells this device from another that may give other last digits: adapter, driver, kernel family,
+    /// how operands are kept, and the text of all shaders.
+    pub fn identity(&self) -> String {
+        format!("{} | {:?} | {:?} | {}", device(&self.0.info), self.class(), self.operands(), shaders())
+    }
+}
+
 /// How many choices are kept for an adapter, and where. `folder`: `None` for [`cache_folder`].
 pub fn tuned(info: &wgpu::AdapterInfo, folder: Option<&Path>) -> Option<(PathBuf, usize)> {
     let device = device(info);

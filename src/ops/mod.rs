@@ -75,6 +75,7 @@ pub fn programs() -> Vec<Program> {
     all.extend(norm::programs());
     all.extend(reduce::programs());
     all.extend(step::programs());
+    all.extend(crate::tensor::int8_programs());
     all.extend(crate::tensor::noise_programs());
     all
 }

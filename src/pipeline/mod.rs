@@ -1,6 +1,7 @@
 //! From a request to frames: a checked plan, then text, sampler and decoder.
 
 mod budget;
+mod captions;
 mod given;
 pub mod mask_strategy;
 mod memory;
@@ -15,6 +16,7 @@ mod texture;
 mod video;
 
 pub use budget::{Budget, Footprint, Stage};
+pub use captions::caption_folder;
 pub use given::{Given, Long, Posterior};
 pub use open_sora::{Event, OpenSora, Sampled, Video};
 pub use plan::Plan;

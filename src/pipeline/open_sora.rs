@@ -30,6 +30,8 @@ pub struct OpenSora {
     pub(super) tokenizer: Tokenizer,
     /// Of plans that differ in nothing that memory depends on.
     pub(super) footprints: Mutex<HashMap<String, Footprint>>,
+    /// Where captions are kept.
+    pub(super) captions: Option<PathBuf>,
 }
 
 /// What a run of the sampler gave.
@@ -102,15 +104,15 @@ impl OpenSora {
         }
         let tokenizer = Tokenizer::open(&folder.join("tokenizer"))?;
         let defaults = Defaults::read(folder)?;
-        Ok(Self {
-            gpu: gpu.clone(),
-            folder: folder.to_path_buf(),
-            defaults,
-            transformer,
-            vae,
-            tokenizer,
-            footprints: Mutex::default(),
-        })
+        let (gpu, folder) = (gpu.clone(), folder.to_path_buf());
+        Ok(Self { gpu, folder, defaults, transformer, vae, tokenizer, captions: None, footprints: Mutex::default() })
+    }
+
+    /// Keeps captions in a folder, such as [`caption_folder`](super::caption_folder): a prompt that was encoded before, by
+    /// the same encoder on the same adapter, needs no text encoder. At most 1 GiB; those not used for the longest time go
+    /// first. `None`, which it begins with: nothing is kept.
+    pub fn captions_in(self, folder: Option<PathBuf>) -> Self {
+        Self { captions: folder, ..self }
     }
 
     /// What the folder offers where a request says nothing.

@@ -92,7 +92,7 @@ impl<'a> Rehearsal<'a> {
             let (sora, gpu) = (own.sora, own.gpu.clone());
             let net = own.net()?;
             own.weights += gpu.memory().0;
-            let caption = Caption { tokens: vec![0; tokens], rows: net.null_caption(tokens) };
+            let caption = Caption { tokens: vec![0; tokens], rows: net.null_caption(tokens), known: false };
             let conditioned = Conditioned::new(&net, &caption, plan)?;
             gpu.take_flops();
             let mut step = 0.0;

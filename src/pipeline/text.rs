@@ -1,5 +1,6 @@
-//! Prompts to captions, by an encoder that is loaded for them and freed again.
+//! Prompts to captions, by an encoder that is loaded for them and freed again; those that are known need none.
 
+use super::captions::Shelf;
 use super::{OpenSora, Plan};
 use crate::error::Result;
 use crate::models::t5::T5Encoder;
@@ -11,6 +12,8 @@ pub struct Caption {
     pub tokens: Vec<u32>,
     /// `[tokens, caption_channels]`
     pub rows: Vec<f32>,
+    /// It was kept from an earlier run, see [`OpenSora::captions_in`].
+    pub known: bool,
 }
 
 impl OpenSora {
@@ -22,14 +25,16 @@ impl OpenSora {
         Ok(self.encode_texts(&[&plan.text]).await?.remove(0))
     }
 
-    /// Tokenises and encodes texts, such as [`Plan::texts`] of one or more plans, equal ones once. The encoder's weights
-    /// are freed again.
+    /// Tokenises and encodes texts, such as [`Plan::texts`] of one or more plans, equal ones once. The encoder is loaded
+    /// if a caption is not known, and its weights are freed again.
     ///
     /// # Errors
     /// As [`OpenSora::encode`].
     pub async fn encode_texts(&self, texts: &[&str]) -> Result<Vec<Caption>> {
         let most = self.transformer.model_max_length;
-        let encoder = T5Encoder::load(&self.gpu, &self.folder.join("text_encoder"))?;
+        let folder = self.folder.join("text_encoder");
+        let shelf = self.captions.as_ref().and_then(|captions| Shelf::open(captions, &self.gpu, &folder));
+        let mut encoder = None;
         let mut captions: Vec<Caption> = Vec::with_capacity(texts.len());
         for (i, text) in texts.iter().enumerate() {
             if let Some(same) = texts[..i].iter().position(|earlier| earlier == text) {
@@ -40,11 +45,24 @@ impl OpenSora {
             if tokens.len() == most {
                 log::warn!("the prompt fills all {most} tokens the model reads; what follows is ignored");
             }
+            if let Some(rows) = shelf.as_ref().and_then(|s| s.get(&tokens, self.transformer.caption_channels)) {
+                captions.push(Caption { tokens, rows, known: true });
+                continue;
+            }
+            let encoder = match &mut encoder {
+                Some(encoder) => encoder,
+                none => none.insert(T5Encoder::load(&self.gpu, &folder)?),
+            };
             let rows = encoder.forward(&tokens)?.read().await?;
-            captions.push(Caption { tokens, rows });
+            let caption = Caption { tokens, rows, known: false };
+            if let Some(shelf) = &shelf {
+                shelf.put(&caption);
+            }
+            captions.push(caption);
         }
-        drop(encoder);
-        self.gpu.trim();
+        if encoder.take().is_some() {
+            self.gpu.trim();
+        }
         Ok(captions)
     }
 }

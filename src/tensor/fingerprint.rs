@@ -20,6 +20,11 @@ pub fn sha256(path: &Path) -> Result<String> {
     hash(path, |file, sink| std::io::copy(file, sink).map(drop))
 }
 
+/// SHA-256 of bytes, in hexadecimal.
+pub fn sha256_of_bytes(bytes: &[u8]) -> String {
+    Sink(Sha256::new_with_prefix(bytes)).hex()
+}
+
 /// SHA-256 of the first and last MiB of a file that has more.
 ///
 /// # Errors
@@ -29,6 +34,15 @@ pub fn sha256_of_ends(path: &Path) -> Result<String> {
         std::io::copy(&mut file.take(END), sink)?;
         file.seek(SeekFrom::End(-(END as i64)))?;
         std::io::copy(file, sink).map(drop)
+    })
+}
+
+/// What tells a file from others, as JSON: its size, and SHA-256 of all of it or, where that takes long, of its ends.
+pub(super) fn told(path: &Path) -> Result<serde_json::Value> {
+    let bytes = path.metadata().map_err(|e| Error::io(path, e))?.len();
+    Ok(match bytes > 2 * END {
+        true => serde_json::json!({"bytes": bytes, "sha256_of_ends": sha256_of_ends(path)?}),
+        false => serde_json::json!({"bytes": bytes, "sha256": sha256(path)?}),
     })
 }
 

@@ -1,7 +1,9 @@
 //! Shape, type, and the handle to memory on the device; reading checkpoints into it.
 
 mod checkpoint;
+mod convert;
 mod fingerprint;
+mod int8;
 mod noise;
 mod weights;
 
@@ -9,7 +11,9 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use checkpoint::{Checkpoint, Entry};
-pub use fingerprint::{fingerprint, sha256, sha256_of_ends};
+pub use convert::{Conversion, Converted, ConvertedTensor, Stored};
+pub use fingerprint::{fingerprint, sha256, sha256_of_bytes, sha256_of_ends};
+pub(crate) use int8::programs as int8_programs;
 pub(crate) use noise::programs as noise_programs;
 pub use weights::Weights;
 

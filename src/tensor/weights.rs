@@ -4,12 +4,20 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use super::noise::{Spread, noise};
-use super::{Checkpoint, DType, Entry, Shape, Tensor};
+use super::{Checkpoint, DType, Entry, Shape, Tensor, int8};
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, lock};
 
 /// The largest finite half.
 const HALF_MAX: f32 = 65504.0;
+
+/// A tensor of the checkpoint, of the shape it was asked for.
+struct Found<'a> {
+    name: String,
+    entry: Entry<'a>,
+    /// Of weights in eight bits.
+    scales: Option<Vec<f32>>,
+}
 
 /// A place in a checkpoint: a prefix such as `spatial_blocks.3.attn`, and where its tensors go.
 #[derive(Clone)]
@@ -111,7 +119,7 @@ impl Weights {
         Error::Checkpoint { file, tensor: Some(name.into()), problem: format!("{problem}; {}", self.hint) }
     }
 
-    fn entry(&self, name: &str, shape: &Shape) -> Result<(String, Entry<'_>)> {
+    fn find(&self, name: &str, shape: &Shape) -> Result<Found<'_>> {
         let full = self.full(name);
         match self.checkpoint.entry(&full) {
             None => {
@@ -121,9 +129,12 @@ impl Weights {
             Some(found) if found.shape != shape.dims() => {
                 Err(self.wrong(&full, format!("is {:?}, expected {shape}", found.shape)))
             }
-            Some(found) => {
-                lock(&self.asked).insert(full.clone());
-                Ok((full, found))
+            Some(entry) => {
+                let scales = entry.scales().map_err(|problem| self.wrong(&full, problem))?;
+                let mut asked = lock(&self.asked);
+                asked.extend(scales.as_ref().map(|_| int8::scale_name(&full)));
+                asked.insert(full.clone());
+                Ok(Found { name: full, entry, scales })
             }
         }
     }
@@ -148,15 +159,11 @@ impl Weights {
             let (spread, seed) = self.spread(name, &shape);
             return Ok((0..shape.count()).map(|i| spread.at(seed, i)).collect());
         }
-        let (full, entry) = self.entry(name, &shape)?;
+        let Found { name, entry, .. } = self.find(name, &shape)?;
         if self.dry {
             return Ok(vec![1.0; shape.count()]);
         }
-        entry.widen(0..shape.count()).map_err(|dtype| self.no_float(&full, &dtype))
-    }
-
-    fn no_float(&self, name: &str, dtype: &str) -> Error {
-        self.wrong(name, format!("is stored as {dtype}, expected a float type"))
+        entry.widen(0..shape.count()).map_err(|problem| self.wrong(&name, problem))
     }
 
     /// Rows of a table `[rows, C]` by index, on the host and widened to f32, one after the other: what a text
@@ -173,11 +180,11 @@ impl Weights {
             let numbers = index.iter().flat_map(|&i| (0..c).map(move |j| i as usize * c + j));
             return Ok(numbers.map(|at| Spread::deviation(1.0).at(seed, at)).collect());
         }
-        let (full, entry) = self.entry(name, &[rows, c].into())?;
+        let Found { name, entry, .. } = self.find(name, &[rows, c].into())?;
         let mut picked = Vec::with_capacity(index.len() * c);
         for &i in index {
             let at = i as usize * c;
-            picked.extend(entry.widen(at..at + c).map_err(|dtype| self.no_float(&full, &dtype))?);
+            picked.extend(entry.widen(at..at + c).map_err(|problem| self.wrong(&name, problem))?);
         }
         Ok(picked)
     }
@@ -191,19 +198,20 @@ impl Weights {
         if self.random {
             return Ok(if self.dry { self.gpu.hollow(shape) } else { self.made_up(name, shape, DType::F32) });
         }
-        let (full, entry) = self.entry(name, &shape)?;
+        let Found { name: full, entry, .. } = self.find(name, &shape)?;
         if self.dry {
             return Ok(self.gpu.hollow(shape));
         }
         if let Some(tensor) = self.rehearsed(&shape, DType::F32) {
-            entry.widen(0..0).map_err(|dtype| self.no_float(&full, &dtype))?;
+            entry.widen(0..0).map_err(|problem| self.wrong(&full, problem))?;
             return Ok(tensor);
         }
         Ok(self.gpu.upload(&self.host(name, shape.clone())?, shape))
     }
 
     /// A matrix that products read, kept as [`Gpu::operands`] are. Halves of a file stay halves in any case; what
-    /// leaves their range stays f32 (bf16 is widened), unless only halves fit one binding of this device.
+    /// leaves their range stays f32 (bf16 is widened), unless only halves fit one binding of this device. Weights in
+    /// eight bits go to the device as they are and are made operands there.
     ///
     /// # Errors
     /// As [`Weights::host`].
@@ -213,7 +221,10 @@ impl Weights {
             let dtype = self.matrix_dtype(shape.count());
             return Ok(if self.dry { self.gpu.hollow(shape) } else { self.made_up(name, shape, dtype) });
         }
-        let (_, entry) = self.entry(name, &shape)?;
+        let Found { name: full, entry, scales } = self.find(name, &shape)?;
+        if let Some(scales) = scales.filter(|_| !self.dry) {
+            return Ok(self.expanded(&full, &entry.bytes(), &scales, shape));
+        }
         let kept = if entry.is_f16() { DType::F16 } else { self.matrix_dtype(shape.count()) };
         if let Some(tensor) = self.rehearsed(&shape, kept) {
             return Ok(tensor);
@@ -223,7 +234,9 @@ impl Weights {
             return Ok(self.gpu.filled(shape, DType::F16, |view| view.slice(..bytes.len()).copy_from_slice(&bytes)));
         }
         if !self.dry && (shape.count() * DType::F32.size()) as u64 > self.gpu.largest_tensor() {
-            log::warn!("`{}` is kept as halves: as f32 it is larger than one binding of this device", self.full(name));
+            if self.gpu.operands() == DType::F32 {
+                log::warn!("`{full}` is kept as halves: as f32 it is larger than one binding of this device");
+            }
             return Ok(self.halves(&self.host(name, shape.clone())?, shape));
         }
         if self.dry {
@@ -231,6 +244,16 @@ impl Weights {
         }
         let numbers = self.host(name, shape.clone())?;
         Ok(self.operand(&self.full(name), &numbers, shape))
+    }
+
+    /// Weights in eight bits as this device keeps a matrix.
+    fn expanded(&self, name: &str, bytes: &[u8], scales: &[f32], shape: Shape) -> Tensor {
+        let (kept, reach) = (self.matrix_dtype(shape.count()), int8::reach(scales));
+        let dtype = if reach > HALF_MAX { DType::F32 } else { kept };
+        if dtype != kept {
+            log::warn!("`{name}` is kept as f32: it may hold {reach}, which no half can");
+        }
+        self.gpu.upload_int8(bytes, scales, shape, dtype)
     }
 
     /// Numbers of a matrix as this device keeps them.
@@ -262,13 +285,15 @@ impl Weights {
             let dtype = self.matrix_dtype(to.count());
             return Ok(if self.dry { self.gpu.hollow(to) } else { self.made_up(&names[0], to, dtype) });
         }
-        let mut halves = true;
-        for name in names {
-            halves &= self.entry(name, &each.into())?.1.is_f16();
-        }
+        let found = names.iter().map(|name| self.find(name, &each.into())).collect::<Result<Vec<_>>>()?;
         if self.dry {
             return Ok(self.gpu.hollow(to));
         }
+        if let Some(scales) = found.iter().map(|f| f.scales.as_deref()).collect::<Option<Vec<_>>>() {
+            let bytes: Vec<_> = found.iter().map(|f| f.entry.bytes()).collect();
+            return Ok(self.expanded(&found[0].name, &bytes.concat(), &scales.concat(), to));
+        }
+        let halves = found.iter().all(|f| f.entry.is_f16());
         if let Some(tensor) = self.rehearsed(&to, if halves { DType::F16 } else { self.gpu.operands() }) {
             return Ok(tensor);
         }
@@ -296,7 +321,7 @@ impl Weights {
             let dtype = self.matrix_dtype(to.count());
             return Ok(if self.dry { self.gpu.hollow(to) } else { self.made_up(name, to, dtype) });
         }
-        let halves = self.entry(name, &shape)?.1.is_f16();
+        let halves = self.find(name, &shape)?.entry.is_f16();
         if self.dry {
             return Ok(self.gpu.hollow(to));
         }

@@ -1,12 +1,13 @@
 //! Passes over every number.
 
 use residua::ops;
+use residua::tensor::DType;
 
 use super::device::{on_each, words};
 use super::judge::Judge;
 use super::random::Random;
 use super::reference::activation::{silu, silu_error};
-use super::reference::elementwise::euler;
+use super::reference::elementwise::{euler, expand_int8};
 use super::reference::{Expected, U};
 
 // a workgroup takes 64 numbers
@@ -166,6 +167,28 @@ fn posterior() {
                 }
                 let (moments, noise) = (gpu.upload(&moments, [rows, 2 * c]), gpu.upload(&noise, [rows, c]));
                 judge.case(format!("{rows} rows of {c}, size {size}"), || ops::posterior(&moments, &noise), &expected);
+            }
+        }
+        judge.finish();
+    });
+}
+
+#[test]
+fn expand_int8_of_all_sizes() {
+    on_each("expand_int8", |gpu| {
+        let (mut judge, mut random) = (Judge::new(gpu, "expand_int8"), Random::new("expand_int8"));
+        for rows in [1, 2, 3, 65] {
+            // ends of rows at every place in a word, and results that end in the middle of one
+            for k in [1, 2, 3, 4, 5, 63, 64, 101, 257] {
+                let most = random.pick(&[1e-3, 1.0, 300.0]);
+                let q: Vec<i8> = (0..rows * k).map(|_| random.pick(&[-128, -127, -3, -1, 0, 1, 64, 127])).collect();
+                let scales: Vec<f32> = random.numbers(rows).iter().map(|v| v.abs() * most).collect();
+                let expected = Expected::exactly(expand_int8(&q, &scales));
+                let bytes: Vec<u8> = q.iter().map(|&q| q as u8).collect();
+                let launch = |dtype| gpu.upload_int8(&bytes, &scales, [rows, k], dtype);
+                judge.case(format!("{rows} rows of {k}"), || launch(DType::F32), &expected);
+                let name = format!("{rows} rows of {k} as halves");
+                judge.case(name, || launch(DType::F16), &expected.in_halves());
             }
         }
         judge.finish();

@@ -8,10 +8,22 @@ use std::process::{Command, Output, Stdio};
 pub fn residua(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_residua"));
     command.current_dir(folder).stdin(Stdio::null());
+    command.env("RESIDUA_CACHE_DIR", cache());
     for name in ["RESIDUA_MODEL", "RESIDUA_DEVICE", "RESIDUA_KERNELS", "RESIDUA_DTYPE", "RESIDUA_LOG"] {
         command.env_remove(name);
     }
     command
+}
+
+/// A cache that begins empty with every run of a test program.
+fn cache() -> &'static Path {
+    static CACHE: std::sync::OnceLock<std::path::PathBuf> = std::sync::OnceLock::new();
+    CACHE.get_or_init(|| {
+        let name = concat!("cache-", env!("CARGO_CRATE_NAME"));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = std::fs::remove_dir_all(&folder); // of an earlier one
+        folder
+    })
 }
 
 /// What a run left behind.
@@ -44,12 +56,13 @@ impl Ran {
 }
 
 /// Runs it to its end.
+#[allow(dead_code)] // by some of the tests that share this file
 pub fn run(folder: &Path, args: &[&str]) -> Ran {
     residua(folder).args(args).output().unwrap().into()
 }
 
 /// Runs it with something on standard input.
-#[allow(dead_code)] // by some of the tests that share this file
+#[allow(dead_code)] // as above
 pub fn run_with_input(folder: &Path, args: &[&str], input: &[u8]) -> Ran {
     let mut child =
         residua(folder).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

@@ -12,3 +12,9 @@ pub fn euler(z: f32, told: f32, untold: f32, dt: f32, scale: f32) -> (f64, f64) 
     let bound = dt.abs() * guided + U * value.abs();
     (value, if dt == 0.0 { 0.0 } else { bound })
 }
+
+/// q · scale by row: one product in f32, so there is only one right answer.
+pub fn expand_int8(q: &[i8], scales: &[f32]) -> Vec<f32> {
+    let k = q.len() / scales.len();
+    q.iter().enumerate().map(|(i, &q)| f32::from(q) * scales[i / k]).collect()
+}

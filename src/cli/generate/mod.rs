@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use residua::cache::CacheSpec;
 use residua::models::stdit3::STDiT3;
 use residua::models::vae::OpenSoraVae;
-use residua::pipeline::{Caption, OpenSora, Plan, Request};
+use residua::pipeline::{Caption, OpenSora, Plan, Request, caption_folder};
 use residua::text::prompt::Scores;
 use serde_json::{Value, json};
 
@@ -98,7 +98,8 @@ impl<'a> Batch<'a> {
         }
         let folder = model::find(args.input.model.model.as_deref())?;
         model::check(&folder)?;
-        let sora = model::open(&folder, &args.device).await?;
+        let kept = if args.input.no_caption_cache { None } else { caption_folder() };
+        let sora = model::open(&folder, &args.device).await?.captions_in(kept);
         let (model, scores) = (model::name(&folder), words::scores(&args.input, sora.defaults()));
         let mut shared = Shared { args, screen, stop, sora, model, files: Value::Null, scores, count };
         let mut jobs = Vec::with_capacity(count);
@@ -194,14 +195,21 @@ impl<'a> Batch<'a> {
         let took = began.elapsed();
         let mut first = 0;
         for job in &self.jobs {
-            let tokens = captions[first].tokens.len();
-            first += job.plan.texts.len();
-            let seconds = round(took.as_secs_f64());
-            self.shared.event("text", job.index, json!({"tokens": tokens, "seconds": seconds}));
+            let own = &captions[first..first + job.plan.texts.len()];
+            first += own.len();
+            let (tokens, seconds) = (own[0].tokens.len(), round(took.as_secs_f64()));
+            let cached = own.iter().all(|c| c.known);
+            self.shared.event("text", job.index, json!({"tokens": tokens, "seconds": seconds, "cached": cached}));
         }
+        let known = captions.iter().filter(|c| c.known).count();
+        let cached = match known {
+            0 => String::new(),
+            n if n == captions.len() => ", cached".into(),
+            n => format!(", {n} of {} cached", captions.len()),
+        };
         let what = match self.jobs.len() {
-            1 => format!("{} tokens", captions[0].tokens.len()),
-            n => format!("{n} prompts"),
+            1 => format!("{} tokens{cached}", captions[0].tokens.len()),
+            n => format!("{n} prompts{cached}"),
         };
         self.shared.screen.say(format!("text    ok {:.1} s, {what}", took.as_secs_f64()));
         self.shared.stop.check()?;

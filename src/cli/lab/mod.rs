@@ -9,7 +9,7 @@ use std::time::Instant;
 use residua::cache::CacheSpec;
 use residua::media::{Frames, quality};
 use residua::models::stdit3::STDiT3;
-use residua::pipeline::{Caption, OpenSora, Plan, Request, Sampled, sizes};
+use residua::pipeline::{Caption, OpenSora, Plan, Request, Sampled, caption_folder, sizes};
 
 use self::args::Work;
 use self::prompts::Prompt;
@@ -57,7 +57,7 @@ impl<'a> Lab<'a> {
             ..Request::new("a prompt")
         };
         model::check(&folder)?;
-        let sora = model::open(&folder, &work.device).await?;
+        let sora = model::open(&folder, &work.device).await?.captions_in(caption_folder());
         // what is wrong with a policy is found before anything is loaded
         for policy in policies {
             sora.plan(&Request { cache: policy.clone(), ..request.clone() })?;

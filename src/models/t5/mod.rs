@@ -20,7 +20,7 @@ use crate::ops::{self, Activation, Keys, Sequences, Store, Target};
 use crate::tensor::{Checkpoint, Tensor, Weights};
 
 /// The two names of the embedding; a file may hold either or both.
-const EMBEDDING: [&str; 2] = ["shared.weight", "encoder.embed_tokens.weight"];
+pub const EMBEDDING: [&str; 2] = ["shared.weight", "encoder.embed_tokens.weight"];
 
 /// T5 v1.1, encoder only.
 pub struct T5Encoder {

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 
+use super::int8;
 use crate::error::{Error, Result};
 
 /// Longest name of a tensor, in bytes: names end up in messages.
@@ -106,6 +107,8 @@ pub struct Entry<'a> {
     dtype: Dtype,
     strides: Option<&'a [usize]>,
     bytes: &'a [u8],
+    /// Of bytes, the tensor that says what they are times.
+    scale: Option<Box<Entry<'a>>>,
 }
 
 impl Checkpoint {
@@ -222,6 +225,11 @@ impl Checkpoint {
         self.files.first().map_or(Path::new(""), |f| &f.0)
     }
 
+    /// All files.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|(path, _)| path.as_path())
+    }
+
     /// All tensor names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
@@ -232,7 +240,14 @@ impl Checkpoint {
         let place = self.entries.get(name)?;
         let (file, bytes) = &self.files[place.file];
         let Layout { dtype, shape, strides, bytes: range } = &place.layout;
-        Some(Entry { shape, file, dtype: *dtype, strides: strides.as_deref(), bytes: &bytes[range.clone()] })
+        let scale = (*dtype == Dtype::I8).then(|| self.entry(&int8::scale_name(name))).flatten().map(Box::new);
+        Some(Entry { shape, file, dtype: *dtype, strides: strides.as_deref(), bytes: &bytes[range.clone()], scale })
+    }
+
+    /// Whether a tensor only says how to read another, whose numbers are kept in eight bits.
+    pub fn is_scale(&self, name: &str) -> bool {
+        let of = name.strip_suffix(int8::SUFFIX).and_then(|of| self.entries.get(of));
+        of.is_some_and(|of| of.layout.dtype == Dtype::I8) && self.entries.contains_key(name)
     }
 }
 
@@ -250,9 +265,73 @@ fn map(path: &Path) -> Result<Bytes> {
 }
 
 impl Entry<'_> {
+    /// How the numbers are stored.
+    pub(super) fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Bytes of the numbers, and of what they are times.
+    pub fn stored_bytes(&self) -> u64 {
+        let numbers: usize = self.shape.iter().product();
+        (numbers * self.dtype.bitsize()).div_ceil(8) as u64 + self.scale.as_ref().map_or(0, |s| s.stored_bytes())
+    }
+
+    /// Whether another tensor holds the same numbers, stored in the same way.
+    pub(super) fn equals(&self, other: &Entry<'_>) -> bool {
+        let scales = match (&self.scale, &other.scale) {
+            (Some(a), Some(b)) => a.equals(b),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        scales && self.dtype == other.dtype && self.shape == other.shape && self.bytes() == other.bytes()
+    }
+
     /// Whether the numbers are stored as IEEE halves.
     pub fn is_f16(&self) -> bool {
         self.dtype == Dtype::F16
+    }
+
+    /// How the numbers are stored: `f32`, `f16`, `bf16`, `f64`, `int8` (bytes with a scale), else as safetensors has it.
+    pub fn type_name(&self) -> String {
+        match (self.dtype, &self.scale) {
+            (Dtype::I8, Some(_)) => "int8".into(),
+            (other, _) => format!("{other:?}").to_lowercase(),
+        }
+    }
+
+    /// What the bytes of each row are times; `None` of a tensor that is no bytes.
+    ///
+    /// # Errors
+    /// What is wrong with the scales, for a message that names the tensor.
+    pub fn scales(&self) -> std::result::Result<Option<Vec<f32>>, String> {
+        match self.dtype {
+            Dtype::I8 => self.scales_of(0..self.shape.first().copied().unwrap_or(1)).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn scales_of(&self, rows: Range<usize>) -> std::result::Result<Vec<f32>, String> {
+        let all = self.shape.first().copied().unwrap_or(1);
+        let suffix = int8::SUFFIX;
+        let Some(scale) = &self.scale else {
+            return Err(format!(
+                "is stored as I8 without the tensor of the same name and `{suffix}`, f32 [{all}], expected a float type or \
+                 both; convert the weights again?"
+            ));
+        };
+        if scale.dtype != Dtype::F32 || scale.shape != [all] {
+            let (dtype, shape) = (scale.dtype, scale.shape);
+            return Err(format!("has scales (`{suffix}`) of type {dtype:?} {shape:?}, expected F32 [{all}]"));
+        }
+        let (first, scales) = (rows.start, scale.widen(rows)?);
+        match scales.iter().position(|s| !s.is_finite() || *s < 0.0) {
+            Some(i) => {
+                let (row, found) = (first + i, scales[i]);
+                Err(format!(
+                    "has the scale {found} for row {row}, expected finite numbers from 0; is the file damaged?"
+                ))
+            }
+            None => Ok(scales),
+        }
     }
 
     /// The raw little-endian bytes, row by row.
@@ -276,7 +355,7 @@ impl Entry<'_> {
     /// The numbers from `range`, widened to f32.
     ///
     /// # Errors
-    /// The name of a type that is no float this crate reads.
+    /// What is wrong with their type, for a message that names the tensor.
     ///
     /// # Panics
     /// If the range is outside the tensor.
@@ -285,7 +364,8 @@ impl Entry<'_> {
             Dtype::F32 => 4,
             Dtype::F64 => 8,
             Dtype::F16 | Dtype::BF16 => 2,
-            other => return Err(format!("{other:?}")),
+            Dtype::I8 => return self.widen_bytes(range),
+            other => return Err(format!("is stored as {other:?}, expected a float type")),
         };
         let bytes = self.stored(range, size);
         Ok(match self.dtype {
@@ -297,5 +377,13 @@ impl Entry<'_> {
                 .map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32)
                 .collect(),
         })
+    }
+
+    fn widen_bytes(&self, range: Range<usize>) -> std::result::Result<Vec<f32>, String> {
+        let row = self.shape.iter().skip(1).product::<usize>().max(1);
+        let first = range.start / row;
+        let scales = self.scales_of(first..range.end.div_ceil(row).max(first))?;
+        let numbers = self.stored(range.clone(), 1);
+        Ok(range.zip(numbers.iter()).map(|(at, &q)| f32::from(q as i8) * scales[at / row - first]).collect())
     }
 }

@@ -2,7 +2,7 @@
 
 use safetensors::SafeTensors;
 
-use super::{Fault, Found, Layout, told};
+use super::{Fault, Found, Layout, int8, told};
 
 /// Most bytes of a header: room for some 300 thousand tensors.
 const HEADER: u64 = 32 << 20;
@@ -18,6 +18,8 @@ pub(super) fn read(file: &[u8]) -> Result<Vec<Found>, Fault> {
             .map_err(|e| format!("is no complete safetensors file ({}); download it again?", told(e)))
     };
     let (header, metadata) = parsed.map_err(|e| Fault::of_file(what_else(file).map_or(e, String::from)))?;
+    let notes = metadata.metadata().as_ref();
+    notes.and_then(|notes| notes.get(int8::KEY)).map_or(Ok(()), |note| int8::check(note)).map_err(Fault::of_file)?;
     let start = header + 8;
     let place = |(name, info): (String, &safetensors::tensor::TensorInfo)| {
         let (from, to) = info.data_offsets;
