@@ -103,6 +103,11 @@ impl CacheSpec {
         }
     }
 
+    /// Everything it goes by in a run of so many steps, in words that can be compared and not read back.
+    pub(crate) fn identity(&self, steps: usize) -> String {
+        self.settings(steps).map_or_else(|| format!("{self:?}"), |settings| format!("{settings:?}"))
+    }
+
     /// The policy for a run of `steps`; `None` when off.
     pub fn build(&self, steps: usize) -> Option<Box<dyn CachePolicy>> {
         Some(match self {

@@ -1,5 +1,6 @@
 //! From a request to frames: a checked plan, then text, sampler and decoder.
 
+mod denoising;
 mod given;
 pub mod mask_strategy;
 mod memory;
@@ -8,14 +9,17 @@ mod plan;
 mod record;
 mod request;
 pub mod sizes;
+mod state;
 mod text;
 mod texture;
 mod video;
 
+pub use denoising::Denoising;
 pub use given::{Given, Long, Posterior};
 pub use open_sora::{Event, OpenSora, Sampled, Video};
 pub use plan::Plan;
 pub use request::{Defaults, Request};
+pub use state::State;
 pub use text::Caption;
 pub use texture::frame_textures;
 pub use video::GivenLatents;

@@ -153,6 +153,11 @@ impl Plan {
         Ok(self.given.places(clip, self.latent[1], &self.held)?.copies)
     }
 
+    /// Latent frames of every reference.
+    pub(super) fn held(&self) -> &[usize] {
+        &self.held
+    }
+
     /// Size of the video's frames: whole latent cells.
     pub fn pixels(&self) -> [usize; 2] {
         [self.latent[2] * self.factor, self.latent[3] * self.factor]

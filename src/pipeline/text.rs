@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::models::t5::T5Encoder;
 
 /// A prompt as the text encoder understood it.
-#[derive(Clone)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Caption {
     /// Tokens, with the end token.
     pub tokens: Vec<u32>,
