@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::adacache::MOST_ORDER;
 use super::words::{Options, unknown};
 use super::{
     AdaCache, CachePolicy, Calibration, DeltaDit, FbCache, Fixed, MagCache, Pab, Phase, Settings, TGate, TaylorSeer,
@@ -53,8 +54,6 @@ const POLICIES: [(&str, Read); 10] = [
 
 /// Most evaluations an interval, a warm-up or a window can speak of.
 const MOST: usize = 10_000;
-/// Most differences of an extrapolation.
-const MOST_ORDER: usize = 4;
 
 /// The model whose published constants are taken.
 #[derive(Clone, Copy, PartialEq)]

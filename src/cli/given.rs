@@ -151,6 +151,20 @@ fn file_and_mask(word: &str) -> (&str, &str) {
 }
 
 impl Files {
+    /// Those that a recipe names, and which of them is to end the video.
+    pub fn of(recipe: &Value, end: Option<usize>) -> Self {
+        let list = recipe.pointer("/given/references").and_then(Value::as_array);
+        let text = |file: &Value, field: &str| file[field].as_str().map(String::from);
+        let (names, hashes) =
+            list.into_iter().flatten().map(|f| (text(f, "file").unwrap_or_default(), text(f, "sha256"))).unzip();
+        Self { names, hashes, end }
+    }
+
+    /// The one that is to end the video.
+    pub fn end(&self) -> Option<usize> {
+        self.end
+    }
+
     fn add(&mut self, name: &str) -> Outcome {
         let path = Path::new(name);
         self.hashes.push(if path.is_file() { Some(sha256(path)?) } else { None });

@@ -99,6 +99,7 @@ impl OpenSora {
         given: &'a GivenLatents,
         from: Option<&State>,
     ) -> Result<Denoising<'a>> {
+        let revived = from.map(|state| state.revive(self, plan)).transpose()?;
         let (clips, references) = (plan.long.clips, plan.given.references.len());
         if captions.len() != clips || given.0.len() != references {
             let (texts, encoded) = (captions.len(), given.0.len());
@@ -106,8 +107,8 @@ impl OpenSora {
                 format!("has {clips} clips and {references} references, not {texts} captions and {encoded} references");
             return Err(Error::request("plan", problem));
         }
-        let (past, clip) = match from {
-            Some(state) => state.revive(self, plan)?,
+        let (past, clip) = match revived {
+            Some(revived) => revived,
             None => (Past::default(), self.begin_clip(plan, given, 0, None)?),
         };
         Ok(Denoising {

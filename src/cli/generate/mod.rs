@@ -1,8 +1,11 @@
 //! `residua generate`: prompts to videos, everything checked before the first stage, each model loaded once.
 
 mod places;
+mod resume;
+mod saving;
 mod video;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use residua::cache::CacheSpec;
@@ -18,6 +21,7 @@ use super::screen::{Screen, round, size};
 use super::signals::Stop;
 use super::{given, model, prompts, words};
 use places::Places;
+pub use resume::run as resume;
 use video::Job;
 
 /// Most videos of a run that are taken for a wish and not for a slip.
@@ -47,6 +51,7 @@ struct Shared<'a> {
     screen: &'a Screen,
     stop: &'a Stop,
     sora: OpenSora,
+    folder: PathBuf,
     model: String,
     /// The model's files, for recipes.
     files: Value,
@@ -65,6 +70,12 @@ impl Shared<'_> {
     }
 }
 
+/// What stages before denoising took, and when all of it began.
+struct Times {
+    text: Duration,
+    began: Instant,
+}
+
 /// A run that can start.
 struct Batch<'a> {
     shared: Shared<'a>,
@@ -80,7 +91,11 @@ impl<'a> Batch<'a> {
         if !(1..=MOST_VIDEOS).contains(&count) {
             return Err(Failure::wrong("num-videos", format!("{count} videos are not between 1 and {MOST_VIDEOS}")));
         }
-        let mut base = words::request(args, screen)?;
+        if args.saving.save_state.is_some() && count > 1 {
+            let problem = format!("keeps the state of one video, {count} are asked for; make them one by one");
+            return Err(Failure::wrong("save-state", problem));
+        }
+        let mut base = words::request(args, args.cache.cache.parse()?, screen)?;
         if args.cache.verify_cache && base.cache == CacheSpec::Off {
             let problem = "there is no cache to verify; give one, such as --cache adacache";
             return Err(Failure::wrong("verify-cache", problem));
@@ -99,14 +114,15 @@ impl<'a> Batch<'a> {
         model::check(&folder)?;
         let sora = model::open(&folder, &args.device).await?;
         let (model, scores) = (model::name(&folder), words::scores(&args.input, sora.defaults()));
-        let mut shared = Shared { args, screen, stop, sora, model, files: Value::Null, scores, count };
+        let mut shared = Shared { args, screen, stop, sora, folder, model, files: Value::Null, scores, count };
         let mut jobs = Vec::with_capacity(count);
         for (index, (request, files)) in requests.into_iter().enumerate() {
             jobs.push(Job::prepare(&shared, &mut places, index, request, files)?);
         }
         if !args.dry_run {
-            shared.files = model::fingerprint(&folder)?;
+            shared.files = model::fingerprint(&shared.folder)?;
             places.make()?;
+            jobs.iter_mut().try_for_each(|job| job.make(&shared))?;
         }
         let batch = Self { shared, jobs, places };
         batch.announce()?;
@@ -143,6 +159,7 @@ impl<'a> Batch<'a> {
         let done = self.all(began).await;
         if done.is_err() {
             self.places.unmake();
+            self.jobs.iter().for_each(Job::unmake);
         }
         done
     }
@@ -157,8 +174,8 @@ impl<'a> Batch<'a> {
         for job in &self.jobs {
             let (own, rest) = captions.split_at(job.plan.texts.len());
             captions = rest;
-            cache =
-                job.work(shared, own, text_time, &mut loaded, if count > 1 { Instant::now() } else { began }).await?;
+            let times = Times { text: text_time, began: if count > 1 { Instant::now() } else { began } };
+            cache = job.work(shared, own, &mut loaded, &times).await?;
         }
         let (seconds, peak) = (round(began.elapsed().as_secs_f64()), shared.sora.gpu().memory().1);
         let mut fields = json!({"seconds": seconds, "peak_bytes": peak});
@@ -174,6 +191,11 @@ impl<'a> Batch<'a> {
 
     /// The captions of all clips of all videos, by an encoder that is loaded once.
     async fn encode(&self) -> Outcome<(Vec<Caption>, Duration)> {
+        if let [job] = self.jobs.as_slice()
+            && let Some(known) = job.captions()
+        {
+            return Ok(known);
+        }
         let began = Instant::now();
         let texts: Vec<&str> = self.jobs.iter().flat_map(|j| j.plan.texts.iter().map(String::as_str)).collect();
         let captions = self.shared.sora.encode_texts(&texts).await?;

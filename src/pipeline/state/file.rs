@@ -13,8 +13,6 @@ use super::{Head, State, Stored};
 use crate::error::{Error, Result};
 use crate::gpu::DType;
 
-/// Where the head is among the metadata.
-const KEY: &str = "residua.state";
 /// The version that is written and read.
 const VERSION: u32 = 1;
 /// Most bytes of the file's own header, the head included.
@@ -35,6 +33,9 @@ struct Versioned {
 }
 
 impl State {
+    /// Where what is no tensor is among the metadata of the file, as JSON.
+    pub const KEY: &str = "residua.state";
+
     /// As the bytes of a file.
     ///
     /// # Errors
@@ -71,15 +72,15 @@ impl State {
             add(format!("cache.{i}"), dtype, shape.clone(), bytes)?;
         }
         // one entry: a map of several would be written in another order each time
-        let metadata = HashMap::from([(KEY.to_string(), head)]);
+        let metadata = HashMap::from([(Self::KEY.to_string(), head)]);
         safetensors::serialize(views, Some(metadata)).map_err(|e| failed(e.to_string()))
     }
 
     /// Whether bytes begin as a state's do, whatever else is wrong with them.
-    pub fn is_state(bytes: &[u8]) -> bool {
+    fn is_state(bytes: &[u8]) -> bool {
         let size = header(bytes).unwrap_or(0) as usize;
         let header = bytes.get(8..).map(|rest| &rest[..size.min(rest.len())]).unwrap_or_default();
-        header.windows(KEY.len()).any(|part| part == KEY.as_bytes())
+        header.windows(Self::KEY.len()).any(|part| part == Self::KEY.as_bytes())
     }
 
     /// Reads the bytes of a file; `name` is what messages call it.
@@ -100,7 +101,7 @@ impl State {
         };
         let file = SafeTensors::deserialize(bytes).map_err(cut)?;
         let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(cut)?;
-        let Some(head) = metadata.metadata().as_ref().and_then(|m| m.get(KEY)) else {
+        let Some(head) = metadata.metadata().as_ref().and_then(|m| m.get(Self::KEY)) else {
             return Err(no_state("other tensors are in it"));
         };
         let damaged = |e: serde_json::Error| wrong(format!("has a damaged head: {e}"));
