@@ -145,6 +145,11 @@ impl Plan {
         self.long.frames(self.frames)
     }
 
+    /// Denoising steps of the whole video.
+    pub fn all_steps(&self) -> usize {
+        self.long.clips * self.timesteps.len()
+    }
+
     /// Where given frames go in a clip (from 0), in latent frames; what it takes over from the one before comes on top.
     ///
     /// # Errors

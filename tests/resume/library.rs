@@ -209,7 +209,7 @@ fn states_of_other_runs() {
 }
 
 /// The head of a file, changed; the tensors stay.
-fn rewritten(file: &[u8], change: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
+pub fn rewritten(file: &[u8], change: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
     let size = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
     let mut header: serde_json::Value = serde_json::from_slice(&file[8..8 + size]).unwrap();
     let head = &mut header["__metadata__"]["residua.state"];

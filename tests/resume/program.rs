@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::library::rewritten;
 use super::running::{Ran, names, residua, run, scratch};
 use super::tiny_model;
 
@@ -219,6 +220,12 @@ fn states_that_are_refused() {
     std::fs::write(d.join("other.state.safetensors"), b"words").unwrap();
     refused(&["other.state.safetensors"], 3, &["no state of a run"]);
     refused(&["."], 3, &["holds 2 states", "name one"]);
+    std::fs::write(d.join("new.safetensors"), rewritten(&state, |h| h["v"] = 2.into())).unwrap();
+    refused(&["new.safetensors"], 3, &["version 2", "version 1"]);
+    std::fs::write(d.join("new.safetensors"), rewritten(&state, |h| h["note"] = json!({"by": "another"}))).unwrap();
+    refused(&["new.safetensors"], 3, &["another program"]);
+    std::fs::write(d.join("new.safetensors"), rewritten(&state, |h| h["note"]["recipe"]["steps"] = 7.into())).unwrap();
+    refused(&["new.safetensors"], 3, &["another run", "steps is 6, here it is 7"]);
     let weights = tiny_model::folder().join("vae/model.safetensors");
     refused(&[weights.to_str().unwrap()], 3, &["no state of a run"]);
     let told = run(d, &["info", STATE]).ok();
@@ -240,8 +247,17 @@ fn states_that_are_refused() {
     // a place that is taken
     std::fs::write(d.join("b.rgb"), "mine").unwrap();
     refused(&["states", "-o", "b.rgb"], 7, &["b.rgb", "--force"]);
-    run(d, &["resume", "states", "-o", "b.rgb", "--force", "--json"]).ok();
-    assert!(d.join("b.json").exists() && !d.join("states").exists());
+    // elsewhere now, and from then on
+    assert!(!killed(d, &["resume", "states", "-o", "b.rgb", "--force"], |e| e["event"] == "state" && e["steps"] == 4));
+    run(d, &["resume", "states"]).ok();
+    assert!(d.join("b.json").exists() && !d.join("states").exists() && !d.join("a.rgb").exists());
+    assert!(bytes(d, "b.rgb") != b"mine");
+    // --force begins anew: nobody goes on with another run by mistake
+    std::fs::create_dir(d.join("states")).unwrap();
+    std::fs::write(d.join(STATE), &state).unwrap();
+    assert!(!killed(d, &[&saving[..], &["--force"]].concat(), |e| e["event"] == "text"));
+    let gone = |name: &str| !d.join(name).exists();
+    assert!(gone(STATE) || bytes(d, STATE) != state);
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn flags(args: &Resume, record: &Record, state: &Path) -> Outcome<Generate> {
     flags.output.video.no_metadata = record.no_metadata;
     flags.output.sidecar = record.sidecar;
     flags.output.latents_out.clone_from(&record.latents);
-    flags.saving = Saving { save_state: None, state_every: None };
+    flags.saving = Saving { save_state: None, state_every: record.every };
     flags.device = record.device(&args.device);
     flags.talk = Talk { json: args.talk.json, quiet: args.talk.quiet, verbose: args.talk.verbose };
     Ok(*flags)

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use residua::Error;
 use residua::diffusion::sampler::Step;
 use residua::gpu::{Class, DType};
 use residua::pipeline::{Denoising, Plan};
@@ -89,6 +90,12 @@ impl Record {
         }
     }
 
+    /// The same run, where and on what it is `now`.
+    pub fn moved(self, now: Self) -> Self {
+        let Self { recipe, made, text_seconds, seconds, .. } = self;
+        Self { recipe, made, text_seconds, seconds, ..now }
+    }
+
     /// The adapter of the flags given now, else that of the run.
     pub fn device(&self, now: &args::Device) -> args::Device {
         args::Device {
@@ -146,15 +153,19 @@ impl Saving {
         saving
     }
 
-    /// Makes the folder.
+    /// Makes the folder, and room in it.
     ///
     /// # Errors
     /// If the system refuses.
     pub fn make(&mut self) -> Outcome {
+        // --force has been given: nobody is to go on with another run by mistake
+        if self.path.exists() {
+            std::fs::remove_file(&self.path).map_err(|e| Failure::output(Error::io(&self.path, e)))?;
+        }
         let Some(folder) = self.path.parent().filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) else {
             return Ok(());
         };
-        std::fs::create_dir_all(folder).map_err(|e| Failure::output(residua::Error::io(folder, e)))?;
+        std::fs::create_dir_all(folder).map_err(|e| Failure::output(Error::io(folder, e)))?;
         self.record.made = true;
         Ok(())
     }
@@ -232,14 +243,14 @@ impl Saving {
 /// # Errors
 /// If there is none, or more than one.
 pub fn find(path: &Path) -> Outcome<PathBuf> {
-    let wrong = |problem: String| Failure::input(residua::Error::checkpoint(path, problem));
+    let wrong = |problem: String| Failure::input(Error::checkpoint(path, problem));
     if path.is_file() {
         return Ok(path.to_path_buf());
     }
     if !path.is_dir() {
         return Err(wrong("there is no such state; `generate --save-state` keeps them".into()));
     }
-    let entries = std::fs::read_dir(path).map_err(|e| Failure::input(residua::Error::io(path, e)))?;
+    let entries = std::fs::read_dir(path).map_err(|e| Failure::input(Error::io(path, e)))?;
     let is_state = |p: &PathBuf| p.file_name().is_some_and(|n| n.to_string_lossy().ends_with(ENDING));
     let mut states: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(is_state).collect();
     states.sort();

@@ -83,14 +83,15 @@ impl Job {
         request.scores = Some(shared.scores.clone());
         request.latents = state.start().map(<[f32]>::to_vec);
         let plan = shared.sora.plan(&request)?;
-        let over = state.steps() == plan.long.clips * plan.timesteps.len();
+        let over = state.steps() == plan.all_steps();
         let (video, output) = (&args.output, args.output.video.output.clone().unwrap_or_default());
         let sidecar = video.sidecar.then(|| output.with_extension("json"));
         let beside = [sidecar, video.latents_out.clone(), args.cache.trace.clone()];
         let place = Place::at(&video.video, output, beside, over)?;
+        let now = Record::new(args, &plan, &given, &place, &shared.folder)?;
         let latents_in = recipe["latents_in"].as_str().map(String::from);
         let fps = recipe["file_fps"].as_f64().unwrap_or(plan.fps);
-        let saving = Some(Saving::again(path, record));
+        let saving = Some(Saving::again(path, record.moved(now)));
         Ok(Self { index: 0, plan, place, prompt: request.prompt, given, latents_in, fps, saving, from: Some(state) })
     }
 
@@ -134,7 +135,7 @@ impl Job {
         ));
         lines.extend(self.given.lines(plan)?);
         if let Some(state) = &self.from {
-            lines.push(format!("goes on behind step {} of {}", state.steps(), plan.long.clips * steps));
+            lines.push(format!("goes on behind step {} of {}", state.steps(), plan.all_steps()));
         }
         Ok(lines)
     }
@@ -250,7 +251,7 @@ impl Job {
         let (sora, screen) = (&shared.sora, shared.screen);
         let from = self.from.as_ref().filter(|_| times.is_some());
         let before = Duration::try_from_secs_f64(from.map_or(0.0, State::seconds)).unwrap_or_default();
-        if let Some(state) = from
+        if let Some(state) = from.filter(|state| state.steps() == plan.all_steps())
             && let Some(sampled) = sora.finished(plan, state).await?
         {
             return Ok((sampled, before));
@@ -270,7 +271,7 @@ impl Job {
         let net = loaded.transformer(sora)?;
         shared.stop.check()?;
         let (captions, clips): (Vec<&Caption>, _) = (captions.iter().collect(), plan.long.clips);
-        let bar = screen.bar("denoise", clips * plan.timesteps.len());
+        let bar = screen.bar("denoise", plan.all_steps());
         let saving = times.and_then(|times| Some((self.saving.as_ref()?, times)));
         let run = if times.is_some() { "" } else { "uncached" };
         let mut denoising = sora.denoise(net, &captions, plan, &given, from)?;
