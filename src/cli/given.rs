@@ -139,7 +139,11 @@ fn place(request: &mut Request, files: &mut Files, path: &Path, mask: &str, flag
     Ok(request.given.place(reference, mask)?)
 }
 
-fn read(path: &Path) -> Outcome<Reference> {
+/// Reads a file of given frames.
+///
+/// # Errors
+/// If it is missing, damaged, too large or something else.
+pub fn read(path: &Path) -> Outcome<Reference> {
     Reference::read(path).map_err(Failure::input)
 }
 
@@ -158,6 +162,11 @@ impl Files {
         let (names, hashes) =
             list.into_iter().flatten().map(|f| (text(f, "file").unwrap_or_default(), text(f, "sha256"))).unzip();
         Self { names, hashes, end }
+    }
+
+    /// Their names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(String::as_str)
     }
 
     /// The one that is to end the video.

@@ -243,7 +243,7 @@ fn damaged_files() {
         ("/head/steps", serde_json::json!([]), "0 steps"),
         ("/head/captions", serde_json::json!([7]), "caption 7"),
         ("/head/captions", serde_json::json!([]), "captions"),
-        ("/head/tokens/0", serde_json::json!([1]), "captions"),
+        ("/head/tokens/0", serde_json::json!([1]), "tokens of caption 0"),
         ("/head/cache/kept", serde_json::json!([]), "tensors of a cache"),
         ("/head/cache/kept/0/1", serde_json::json!(u64::MAX), "tensors of a cache"),
         ("/head/cache/sums", serde_json::json!([{"start": 0, "end": 9}, 0]), "the model has 2"),

@@ -273,13 +273,52 @@ fn flags_that_do_not_go_together() {
         let ran = run(d, &words(own));
         assert!(ran.exit == exit && ran.err.contains(says), "{own:?}: {}", ran.err);
     }
-    let several = ["generate", "-m", model(), "-p", "a", "-p", "b", "--save-state", "s"];
-    let ran = run(d, &several);
-    assert!(ran.exit == 2 && ran.err.contains("one by one"), "{}", ran.err);
-    assert_eq!(names(d), ["file"], "{}", json!(names(d)));
+    assert_eq!(names(d), ["file"]);
     // a dry run makes no folder, and a run without interruption leaves none
     run(d, &words(&["--save-state", "s", "--dry-run"])).ok();
     assert_eq!(names(d), ["file"]);
     run(d, &words(&["--save-state", "s/t"])).ok();
     assert_eq!(names(&d.join("s")), [""; 0]);
+}
+
+#[test]
+fn several_videos() {
+    let (whole, dir) = (scratch(), scratch());
+    let d = dir.path();
+    for d in [whole.path(), d] {
+        image::RgbImage::from_pixel(20, 30, image::Rgb([200, 30, 90])).save(d.join("i.png")).unwrap();
+    }
+    let own = ["generate", "-m", model(), "-p", "a b", "-p", "c", "--num-videos", "2", "-s", "7", "-f", "17"];
+    let own = [&own[..], &["--steps", "4", "-i", "i.png", "--cache", "taylorseer:every=2", "-o", "out"]].concat();
+    run(whole.path(), &own).ok();
+    let expected = ["0000-a-b.mp4", "0001-a-b.mp4", "0002-c.mp4", "0003-c.mp4"];
+    assert_eq!(names(&whole.path().join("out")), expected);
+    let saving = [&own[..], &["--save-state", "states", "--state-every", "1"]].concat();
+    // in the second video, before the third has a state, in the third
+    let mut second = false;
+    let in_second = |e: &Value| {
+        second |= e["event"] == "video" && e["video"] == 1;
+        second && e["event"] == "step" && e["i"] == 3
+    };
+    assert!(!killed(d, &saving, in_second));
+    assert_eq!(names(&d.join("states")).len(), 2, "a list and the state");
+    let ran = run(d, &saving);
+    assert!(ran.exit == 7 && ran.err.contains("residua resume states"), "{}", ran.err);
+    let ran = run(d, &["resume", "states", "-o", "x.mp4"]);
+    assert!(ran.exit == 2 && ran.err.contains("several"), "{}", ran.err);
+    assert!(!killed(d, &["resume", "states"], |e| e["event"] == "text"));
+    assert_eq!(names(&d.join("out")), expected[..2]);
+    assert!(!killed(d, &["resume", "states"], |e| e["event"] == "state" && e["steps"] == 2));
+    let picture = bytes(d, "i.png");
+    std::fs::write(d.join("i.png"), "another").unwrap();
+    let ran = run(d, &["resume", "states"]);
+    assert!(ran.exit == 3 && ran.err.contains("is not what it was"), "{}", ran.err);
+    assert_eq!(names(&d.join("out")), expected[..3], "the third has its picture in its state");
+    std::fs::write(d.join("i.png"), picture).unwrap();
+    run(d, &["resume", "states"]).ok();
+    assert_eq!(names(&d.join("out")), expected);
+    for name in expected {
+        assert!(bytes(&whole.path().join("out"), name) == bytes(&d.join("out"), name), "{name}");
+    }
+    assert!(!d.join("states").exists());
 }

@@ -1,10 +1,12 @@
 //! `residua generate`: prompts to videos, everything checked before the first stage, each model loaded once.
 
+mod manifest;
 mod places;
 mod resume;
 mod saving;
 mod video;
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,7 @@ use super::exit::{Failure, Outcome};
 use super::screen::{Screen, round, size};
 use super::signals::Stop;
 use super::{given, model, prompts, words};
+use manifest::Manifest;
 use places::Places;
 pub use resume::run as resume;
 use video::Job;
@@ -81,6 +84,8 @@ struct Batch<'a> {
     shared: Shared<'a>,
     jobs: Vec<Job>,
     places: Places,
+    /// What is left of several videos whose states are kept.
+    manifest: RefCell<Option<Manifest>>,
 }
 
 impl<'a> Batch<'a> {
@@ -90,10 +95,6 @@ impl<'a> Batch<'a> {
         let count = prompts.len().saturating_mul(args.input.num_videos);
         if !(1..=MOST_VIDEOS).contains(&count) {
             return Err(Failure::wrong("num-videos", format!("{count} videos are not between 1 and {MOST_VIDEOS}")));
-        }
-        if args.saving.save_state.is_some() && count > 1 {
-            let problem = format!("keeps the state of one video, {count} are asked for; make them one by one");
-            return Err(Failure::wrong("save-state", problem));
         }
         let mut base = words::request(args, args.cache.cache.parse()?, screen)?;
         if args.cache.verify_cache && base.cache == CacheSpec::Off {
@@ -119,12 +120,17 @@ impl<'a> Batch<'a> {
         for (index, (request, files)) in requests.into_iter().enumerate() {
             jobs.push(Job::prepare(&shared, &mut places, index, request, files)?);
         }
+        let folder = args.saving.save_state.as_deref().filter(|_| count > 1);
+        let mut manifest = folder.map(|f| Manifest::begin(f, args.output.video.force)).transpose()?;
         if !args.dry_run {
             shared.files = model::fingerprint(&shared.folder)?;
             places.make()?;
             jobs.iter_mut().try_for_each(|job| job.make(&shared))?;
+            if let Some(manifest) = &mut manifest {
+                manifest.set(jobs.iter().filter_map(Job::left).collect())?;
+            }
         }
-        let batch = Self { shared, jobs, places };
+        let batch = Self { shared, jobs, places, manifest: RefCell::new(manifest) };
         batch.announce()?;
         Ok((!args.dry_run).then_some(batch))
     }
@@ -176,7 +182,11 @@ impl<'a> Batch<'a> {
             captions = rest;
             let times = Times { text: text_time, began: if count > 1 { Instant::now() } else { began } };
             cache = job.work(shared, own, &mut loaded, &times).await?;
+            if let Some(manifest) = &mut *self.manifest.borrow_mut() {
+                manifest.done()?;
+            }
         }
+        self.jobs.iter().for_each(Job::unmake);
         let (seconds, peak) = (round(began.elapsed().as_secs_f64()), shared.sora.gpu().memory().1);
         let mut fields = json!({"seconds": seconds, "peak_bytes": peak});
         if count > 1 {

@@ -39,6 +39,10 @@ impl Place {
         [sidecar, latents, trace]: [Option<PathBuf>; 3],
         begun: bool,
     ) -> Outcome<Self> {
+        // that of several videos is taken away again where none was finished
+        if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty() && !f.exists()) {
+            std::fs::create_dir(folder).map_err(|e| Failure::output(Error::io(folder, e)))?;
+        }
         let target = Target::at(video, path)?;
         let place = Self { target, sidecar, latents, trace };
         check_files(&place.target, &place.beside(), video.force || begun)?;

@@ -15,6 +15,7 @@ use super::super::exit::{Failure, Outcome, code};
 use super::super::given::Files;
 use super::super::output::{part_of, replace_file, slug};
 use super::super::recipe::quoted;
+use super::manifest::Left;
 use super::places::{Facts, Place};
 use super::{Shared, Times};
 
@@ -30,7 +31,8 @@ pub struct Record {
     pub recipe: Value,
     /// The model's folder.
     pub folder: PathBuf,
-    /// Frames of each file of given frames, and which of them is to end the video.
+    /// Files of given frames, how many frames each has, and which of them is to end the video.
+    pub files: Vec<PathBuf>,
     pub given: Vec<usize>,
     pub end: Option<usize>,
     /// Where everything goes: whole paths, but `-` for standard output.
@@ -65,6 +67,7 @@ impl Record {
         let record = Self {
             recipe: Value::Null,
             folder: whole(&folder.to_path_buf()),
+            files: files.names().map(|name| whole(&PathBuf::from(name))).collect(),
             given: plan.given.references.iter().map(|r| r.frames().count()).collect(),
             end: files.end(),
             output: if place.target.is_stdout() { "-".into() } else { whole(&place.target.path) },
@@ -92,8 +95,8 @@ impl Record {
 
     /// The same run, where and on what it is `now`.
     pub fn moved(self, now: Self) -> Self {
-        let Self { recipe, made, text_seconds, seconds, .. } = self;
-        Self { recipe, made, text_seconds, seconds, ..now }
+        let Self { recipe, files, given, made, text_seconds, seconds, .. } = self;
+        Self { recipe, files, given, made, text_seconds, seconds, ..now }
     }
 
     /// The adapter of the flags given now, else that of the run.
@@ -111,6 +114,8 @@ impl Record {
 pub struct Saving {
     path: PathBuf,
     pub record: Record,
+    /// Whether there are other videos in the same run.
+    several: bool,
     /// When it was last saved, and how long that took.
     last: Cell<Option<(Instant, Duration)>>,
     /// Whether there is a state to go on from.
@@ -122,13 +127,21 @@ impl Saving {
     ///
     /// # Errors
     /// If a state is there already, or something else in the folder's place.
-    pub fn begin(args: &Generate, folder: &Path, record: Record, facts: &Facts<'_>) -> Outcome<Self> {
+    pub fn begin(
+        args: &Generate,
+        folder: &Path,
+        mut record: Record,
+        facts: &Facts<'_>,
+        several: bool,
+    ) -> Outcome<Self> {
         let stem = record.output.file_stem().filter(|_| record.output.as_os_str() != "-");
         let stem = stem.map_or_else(
             || format!("{}-{}-{}", facts.model, facts.plan.seed, slug(facts.prompt)),
             |stem| stem.to_string_lossy().into_owned(),
         );
-        let saving = Self::at(folder.join(format!("{stem}{ENDING}")), record);
+        record.made = !folder.exists();
+        let number = if several { format!("{:04}-", facts.index) } else { String::new() };
+        let saving = Self::at(folder.join(format!("{number}{stem}{ENDING}")), record, several);
         if folder.exists() && !folder.is_dir() {
             let wrong = Failure::wrong("save-state", format!("`{}` is a file, not a folder", folder.display()));
             return Err(Failure { exit: code::OUTPUT, ..wrong });
@@ -142,22 +155,27 @@ impl Saving {
         Ok(saving)
     }
 
-    fn at(path: PathBuf, record: Record) -> Self {
-        Self { path, record, last: Cell::new(None), kept: Cell::new(false) }
+    /// In this file.
+    pub fn at(path: PathBuf, record: Record, several: bool) -> Self {
+        Self { path, record, several, last: Cell::new(None), kept: Cell::new(false) }
     }
 
-    /// In the file that a run goes on from.
-    pub fn again(path: PathBuf, record: Record) -> Self {
-        let saving = Self::at(path, record);
-        saving.kept.set(true);
-        saving
+    /// There is a state already, from which the run goes on.
+    pub fn begun(self) -> Self {
+        self.kept.set(true);
+        self
+    }
+
+    /// For the list of what is left.
+    pub fn left(&self) -> Left {
+        Left { state: self.path.file_name().unwrap_or_default().into(), record: self.record.clone() }
     }
 
     /// Makes the folder, and room in it.
     ///
     /// # Errors
     /// If the system refuses.
-    pub fn make(&mut self) -> Outcome {
+    pub fn make(&self) -> Outcome {
         // --force has been given: nobody is to go on with another run by mistake
         if self.path.exists() {
             std::fs::remove_file(&self.path).map_err(|e| Failure::output(Error::io(&self.path, e)))?;
@@ -165,9 +183,7 @@ impl Saving {
         let Some(folder) = self.path.parent().filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) else {
             return Ok(());
         };
-        std::fs::create_dir_all(folder).map_err(|e| Failure::output(Error::io(folder, e)))?;
-        self.record.made = true;
-        Ok(())
+        std::fs::create_dir_all(folder).map_err(|e| Failure::output(Error::io(folder, e)))
     }
 
     /// Whether it is time.
@@ -223,7 +239,7 @@ impl Saving {
 
     /// What to do about a run that ended before its video was there.
     pub fn advise(&self, failure: Failure) -> Failure {
-        if !self.is_kept() {
+        if !self.is_kept() && !self.several {
             return failure;
         }
         let advice = match &failure.hint {
@@ -233,8 +249,14 @@ impl Saving {
         failure.hint(advice)
     }
 
+    /// What is wrong with the state.
+    pub fn wrong(&self, problem: String) -> Failure {
+        Failure::input(Error::checkpoint(&self.path, problem))
+    }
+
     fn advice(&self) -> String {
-        format!("go on with: residua resume {}", quoted(&self.path.to_string_lossy()))
+        let folder = self.path.parent().filter(|_| self.several);
+        format!("go on with: residua resume {}", quoted(&folder.unwrap_or(&self.path).to_string_lossy()))
     }
 }
 

@@ -17,6 +17,7 @@ use super::super::output::write_json;
 use super::super::report::{self, Summary};
 use super::super::screen::{round, size};
 use super::super::{decode, latents, recipe};
+use super::manifest::Left;
 use super::places::{Facts, Place, Places};
 use super::saving::{Record, Saving};
 use super::{Loaded, Shared, Times};
@@ -61,29 +62,29 @@ impl Job {
         let saving = match &args.saving.save_state {
             Some(folder) => {
                 let record = Record::new(args, &plan, &given, &place, &shared.folder)?;
-                Some(Saving::begin(args, folder, record, &facts)?)
+                Some(Saving::begin(args, folder, record, &facts, shared.count > 1)?)
             }
             None => None,
         };
         Ok(Self { index, plan, place, prompt, given, latents_in, fps, saving, from: None })
     }
 
-    /// One that goes on from a state.
+    /// One of an interrupted run, from its state if it has begun.
     ///
     /// # Errors
-    /// If the state is of another model, or the video's place is taken.
+    /// If the video's place is taken.
     pub fn resumed(
         shared: &Shared<'_>,
         mut request: Request,
         given: Files,
-        (state, path): (State, PathBuf),
-        record: Record,
+        saving: Saving,
+        from: Option<State>,
     ) -> Outcome<Self> {
-        let (args, recipe) = (shared.args, &record.recipe);
+        let (args, recipe) = (shared.args, &saving.record.recipe);
         request.scores = Some(shared.scores.clone());
-        request.latents = state.start().map(<[f32]>::to_vec);
+        request.latents = from.as_ref().and_then(State::start).map(<[f32]>::to_vec);
         let plan = shared.sora.plan(&request)?;
-        let over = state.steps() == plan.all_steps();
+        let over = from.as_ref().is_some_and(|state| state.steps() == plan.all_steps());
         let (video, output) = (&args.output, args.output.video.output.clone().unwrap_or_default());
         let sidecar = video.sidecar.then(|| output.with_extension("json"));
         let beside = [sidecar, video.latents_out.clone(), args.cache.trace.clone()];
@@ -91,8 +92,9 @@ impl Job {
         let now = Record::new(args, &plan, &given, &place, &shared.folder)?;
         let latents_in = recipe["latents_in"].as_str().map(String::from);
         let fps = recipe["file_fps"].as_f64().unwrap_or(plan.fps);
-        let saving = Some(Saving::again(path, record.moved(now)));
-        Ok(Self { index: 0, plan, place, prompt: request.prompt, given, latents_in, fps, saving, from: Some(state) })
+        let mut saving = if from.is_some() { saving.begun() } else { saving };
+        saving.record = saving.record.moved(now);
+        Ok(Self { index: 0, plan, place, prompt: request.prompt, given, latents_in, fps, saving: Some(saving), from })
     }
 
     /// What has to be there before it begins.
@@ -104,6 +106,11 @@ impl Job {
         let Some(saving) = &mut self.saving else { return Ok(()) };
         saving.record.recipe = recipe;
         saving.make()
+    }
+
+    /// What is kept of it for a run that goes on.
+    pub fn left(&self) -> Option<Left> {
+        self.saving.as_ref().map(Saving::left)
     }
 
     /// Takes away what nobody needs after a failure.

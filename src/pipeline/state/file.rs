@@ -115,7 +115,10 @@ impl State {
         let Whole { head, note, .. } = serde_json::from_str::<Whole<Head, Value>>(head).map_err(damaged)?;
         let mut tensors = Tensors::read(&name, &file)?;
         let captions = (0..head.tokens.len()).map(|i| {
-            let (_, rows) = tensors.numbers(&format!("caption.{i}"), 2)?;
+            let (tokens, rows) = tensors.numbers(&format!("caption.{i}"), 2)?;
+            if tokens != head.tokens[i].len() {
+                return Err(wrong(format!("has {tokens} rows for the {} tokens of caption {i}", head.tokens[i].len())));
+            }
             Ok(Caption { tokens: head.tokens[i].clone(), rows })
         });
         let captions = captions.collect::<Result<Vec<_>>>()?;
