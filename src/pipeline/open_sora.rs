@@ -146,15 +146,20 @@ impl OpenSora {
         Ok(CacheSpec::AdaCache(Box::new(wish)))
     }
 
+    /// Name of the model's folder.
+    pub(super) fn name(&self) -> String {
+        let whole = self.folder.canonicalize().unwrap_or_else(|_| self.folder.clone());
+        whole.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy().into_owned())
+    }
+
     /// What a calibration of the plan's runs is good for.
     ///
     /// # Errors
     /// [`Error::Io`] if the weights cannot be read.
     pub fn made_for(&self, plan: &Plan) -> Result<MadeFor> {
-        let whole = self.folder.canonicalize().unwrap_or_else(|_| self.folder.clone());
         let [height, width] = plan.pixels();
         Ok(MadeFor {
-            model: whole.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy().into_owned()),
+            model: self.name(),
             weights: fingerprint(&self.folder.join("transformer"))?,
             steps: plan.timesteps.len(),
             size: [width, height, plan.frames],

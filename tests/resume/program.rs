@@ -302,8 +302,10 @@ fn several_videos() {
     };
     assert!(!killed(d, &saving, in_second));
     assert_eq!(names(&d.join("states")).len(), 2, "a list and the state");
-    let ran = run(d, &saving);
-    assert!(ran.exit == 7 && ran.err.contains("residua resume states"), "{}", ran.err);
+    let elsewhere = [&own[..own.len() - 1], &["out2", "--save-state", "states"]].concat();
+    let ran = run(d, &elsewhere);
+    assert!(ran.exit == 7 && ran.err.contains("go on with: residua resume states"), "{}", ran.err);
+    assert!(!d.join("out2").exists());
     let ran = run(d, &["resume", "states", "-o", "x.mp4"]);
     assert!(ran.exit == 2 && ran.err.contains("several"), "{}", ran.err);
     assert!(!killed(d, &["resume", "states"], |e| e["event"] == "text"));

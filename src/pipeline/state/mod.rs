@@ -80,9 +80,8 @@ pub(super) struct Identity {
 
 impl Identity {
     pub fn of(sora: &OpenSora) -> Result<Self> {
-        let whole = sora.folder.canonicalize().unwrap_or_else(|_| sora.folder.clone());
         Ok(Self {
-            name: whole.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy().into_owned()),
+            name: sora.name(),
             transformer: fingerprint(&sora.folder.join("transformer"))?,
             vae: fingerprint(&sora.folder.join("vae"))?,
         })
