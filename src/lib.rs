@@ -28,6 +28,9 @@
 //! by one: [`encode_texts`](pipeline::OpenSora::encode_texts), [`encode_given_by`](pipeline::OpenSora::encode_given_by),
 //! [`sample_video`](pipeline::OpenSora::sample_video), [`decode_by`](pipeline::OpenSora::decode_by).
 //!
+//! [`denoise`](pipeline::OpenSora::denoise) makes a step at a time; between any two a run can be kept as bytes
+//! ([`pipeline::State`]) and taken up again, elsewhere too.
+//!
 //! # In a host that has a device already
 //! [`gpu::Gpu::adopt`] works on the host's device and queue: one of each, no thread, no global, no callback replaced,
 //! nothing waited for. Ask for [`gpu::Gpu::wanted_features`] (those the adapter has) and the limits you like; more

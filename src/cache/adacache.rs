@@ -11,6 +11,9 @@ use super::{
 };
 use crate::error::{Error, Result};
 
+/// Most differences of an extrapolation.
+pub(super) const MOST_ORDER: usize = 4;
+
 /// Which residual is measured (paper, Table 3e).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Residual {
@@ -214,6 +217,10 @@ impl CachePolicy for AdaCache {
             let problem = format!("{layer} is not there: the model has layers 0 to {}", run.depth.saturating_sub(1));
             return Err(Error::request("cache layers", problem));
         }
+        if self.settings.order > MOST_ORDER {
+            let problem = format!("{} is not between 0 and {MOST_ORDER}", self.settings.order);
+            return Err(Error::request("cache order", problem));
+        }
         // one frame has no motion; upstream divides 0 by 0 there
         self.motion_on = self.settings.moreg.is_some() && run.frames > 1;
         if let Some(m) = self.settings.moreg.as_ref().filter(|_| self.motion_on)
@@ -243,8 +250,8 @@ impl CachePolicy for AdaCache {
 
     fn decide(&mut self, at: &Evaluation) -> Decision {
         let step = at.index + 1;
-        let forced = at.first || step <= self.settings.head || step + self.settings.tail > at.count;
-        if forced || step == self.last + self.rate {
+        let forced = at.first || step <= self.settings.head || at.count - step < self.settings.tail;
+        if forced || step == self.last.saturating_add(self.rate) {
             self.taylor.computed(at.index);
             Decision::Compute
         } else {

@@ -40,7 +40,7 @@ pub use magcache::MagCache;
 pub use pab::Pab;
 pub use recorder::Recorder;
 pub use spec::CacheSpec;
-pub use store::{Evaluated, ResidualCache};
+pub use store::{Evaluated, Held, Outline, ResidualCache};
 pub use taylorseer::{Taylor, TaylorSeer};
 pub use teacache::TeaCache;
 pub use tgate::TGate;
@@ -49,7 +49,7 @@ pub use wish::{Preset, Wish};
 use crate::error::Result;
 
 /// Along what a block attends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Axis {
     /// Over the patches of one frame.
@@ -59,7 +59,7 @@ pub enum Axis {
 }
 
 /// A residual branch of a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Branch {
     /// Gated self-attention.
@@ -73,7 +73,7 @@ pub enum Branch {
 }
 
 /// A place where a residual is added to the stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Site {
     /// Index of the block among those of its axis, from 0: that of its pair.
     pub depth: usize,
@@ -251,6 +251,9 @@ pub struct Row {
 }
 
 /// Decides what is computed. One instance serves one run at a time; `begin` starts it afresh.
+///
+/// What it decides hangs on its settings and on what it is told, call by call, and on nothing else: an interrupted run goes
+/// on with a fresh instance that is told the same once more ([`ResidualCache::resume`]), so no policy has state to save.
 pub trait CachePolicy: Send {
     /// Name and settings, for people.
     fn describe(&self) -> String;

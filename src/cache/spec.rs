@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::adacache::MOST_ORDER;
 use super::words::{Options, unknown};
 use super::{
     AdaCache, CachePolicy, Calibration, DeltaDit, FbCache, Fixed, MagCache, Pab, Phase, Settings, TGate, TaylorSeer,
@@ -53,8 +54,6 @@ const POLICIES: [(&str, Read); 10] = [
 
 /// Most evaluations an interval, a warm-up or a window can speak of.
 const MOST: usize = 10_000;
-/// Most differences of an extrapolation.
-const MOST_ORDER: usize = 4;
 
 /// The model whose published constants are taken.
 #[derive(Clone, Copy, PartialEq)]
@@ -101,6 +100,11 @@ impl CacheSpec {
             CacheSpec::AdaCache(wish) => Some(wish.settings(steps)),
             _ => None,
         }
+    }
+
+    /// Everything it goes by in a run of so many steps, in words that can be compared and not read back.
+    pub(crate) fn identity(&self, steps: usize) -> String {
+        self.settings(steps).map_or_else(|| format!("{self:?}"), |settings| format!("{settings:?}"))
     }
 
     /// The policy for a run of `steps`; `None` when off.

@@ -1,14 +1,12 @@
 //! AdaCache as asked for: where its settings come from, and what is changed of them.
 
-use super::adacache::{Layers, MoReg, Residual, Settings};
+use super::adacache::{Layers, MOST_ORDER, MoReg, Residual, Settings};
 use super::words::Options;
 use super::{Calibration, Codebook, Distance};
 use crate::error::{Error, Result};
 
 /// Most layers, steps or strides that can be spoken of.
 const MOST: usize = 10_000;
-/// Most differences of an extrapolation.
-const MOST_ORDER: usize = 4;
 
 /// Settings by name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -25,9 +25,11 @@ pub enum Verb {
     /// Make a video from a prompt
     #[command(visible_alias = "run", after_help = GENERATE_HELP)]
     Generate(Box<Generate>),
+    /// Go on with an interrupted run from its state
+    Resume(Box<Resume>),
     /// Make a video from a latents file
     Decode(Decode),
-    /// Tell what a file is: a model folder, latents, or a video with its recipe
+    /// Tell what a file is: a model folder, latents, a state, or a video with its recipe
     Info(Info),
     /// Write weights anew: in f16, bf16, f32 or eight bits, of one part or a whole model
     #[command(after_help = CONVERT_HELP)]
@@ -182,6 +184,8 @@ pub struct Generate {
     #[command(flatten)]
     pub output: Output,
     #[command(flatten)]
+    pub saving: Saving,
+    #[command(flatten)]
     pub device: Device,
     #[command(flatten)]
     pub talk: Talk,
@@ -326,6 +330,17 @@ pub struct Output {
 
 #[derive(Args)]
 #[command(next_help_heading = "Output")]
+pub struct Saving {
+    /// Keep the state of the run in this folder while it lasts: `residua resume` goes on from it
+    #[arg(long, value_name = "FOLDER")]
+    pub save_state: Option<PathBuf>,
+    /// Save it after every so many steps [default: as often as takes a twentieth of the time]
+    #[arg(long, value_name = "N", requires = "save_state", value_parser = clap::value_parser!(u32).range(1..))]
+    pub state_every: Option<u32>,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Output")]
 pub struct Video {
     /// .mp4, .gif, .png (animated), .y4m, .rgb, a folder of PNGs, or `-` for Y4M on standard output; of several videos
     /// a folder of MP4s, or a template with {index}, {index:04}, {seed}, {slug}, {model}
@@ -387,6 +402,26 @@ pub struct Talk {
 }
 
 #[derive(Args)]
+pub struct Resume {
+    /// The state, or the folder it is in, as `generate --save-state` keeps it
+    #[arg(value_name = "STATE")]
+    pub state: PathBuf,
+    /// Where the video goes, if not where the interrupted run would have put it
+    #[arg(short, long, value_name = "PATH", help_heading = "Output")]
+    pub output: Option<PathBuf>,
+    /// Replace what is there
+    #[arg(long, help_heading = "Output")]
+    pub force: bool,
+    /// Model folder, if it is elsewhere now
+    #[arg(short, long, value_name = "FOLDER", help_heading = "Input")]
+    pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub device: Device,
+    #[command(flatten)]
+    pub talk: Talk,
+}
+
+#[derive(Args)]
 pub struct Decode {
     /// The latents, as `generate --latents-out` writes them
     #[arg(value_name = "LATENTS")]
@@ -419,7 +454,7 @@ pub struct Decode {
 
 #[derive(Args)]
 pub struct Info {
-    /// A model folder, a file of weights or latents, a video, or a folder of frames
+    /// A model folder, a file of weights or latents, a state, a video, or a folder of frames
     pub path: PathBuf,
     /// Print the command that makes this video again
     #[arg(long)]

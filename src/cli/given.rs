@@ -139,7 +139,11 @@ fn place(request: &mut Request, files: &mut Files, path: &Path, mask: &str, flag
     Ok(request.given.place(reference, mask)?)
 }
 
-fn read(path: &Path) -> Outcome<Reference> {
+/// Reads a file of given frames.
+///
+/// # Errors
+/// If it is missing, damaged, too large or something else.
+pub fn read(path: &Path) -> Outcome<Reference> {
     Reference::read(path).map_err(Failure::input)
 }
 
@@ -151,6 +155,25 @@ fn file_and_mask(word: &str) -> (&str, &str) {
 }
 
 impl Files {
+    /// Those that a recipe names, and which of them is to end the video.
+    pub fn of(recipe: &Value, end: Option<usize>) -> Self {
+        let list = recipe.pointer("/given/references").and_then(Value::as_array);
+        let text = |file: &Value, field: &str| file[field].as_str().map(String::from);
+        let (names, hashes) =
+            list.into_iter().flatten().map(|f| (text(f, "file").unwrap_or_default(), text(f, "sha256"))).unzip();
+        Self { names, hashes, end }
+    }
+
+    /// Their names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(String::as_str)
+    }
+
+    /// The one that is to end the video.
+    pub fn end(&self) -> Option<usize> {
+        self.end
+    }
+
     fn add(&mut self, name: &str) -> Outcome {
         let path = Path::new(name);
         self.hashes.push(if path.is_file() { Some(sha256(path)?) } else { None });

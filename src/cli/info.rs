@@ -6,7 +6,7 @@ use std::path::Path;
 use residua::Error;
 use residua::media::read_recipe;
 use residua::models::stdit3;
-use residua::pipeline::Defaults;
+use residua::pipeline::{Defaults, State};
 use residua::tensor::Checkpoint;
 use serde_json::{Value, json};
 
@@ -55,10 +55,10 @@ fn wrong(path: &Path, problem: impl Into<String>) -> Failure {
     Failure::input(Error::checkpoint(path, problem))
 }
 
-/// The recipe inside a video, a picture, a latents file, or a sidecar.
+/// The recipe inside a video, a picture, a latents file, a state, or a sidecar.
 fn recipe_of(path: &Path) -> Outcome<Value> {
     let found = match path.extension().and_then(|e| e.to_str()) {
-        Some("safetensors") => latents::recipe(path),
+        Some("safetensors") => latents::recipe(path).or_else(|| Some(state(path)?.0["recipe"].take())),
         Some("json") => {
             let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
             Some(serde_json::from_str(&text).map_err(|e| wrong(path, format!("is not JSON: {e}")))?)
@@ -100,7 +100,21 @@ impl Counted {
     }
 }
 
+/// A state: how far its run has come, and its recipe.
+fn state(path: &Path) -> Option<(Value, String)> {
+    let whole = latents::metadata(path, State::KEY)?;
+    let at = |pointer: &str| whole.pointer(pointer).cloned().unwrap_or_default();
+    let (steps, device, recipe) =
+        (at("/head/steps").as_array().map_or(0, Vec::len), at("/head/device"), at("/note/recipe"));
+    let name = device["name"].as_str().unwrap_or("an adapter without a name");
+    let lines = format!("state behind {steps} steps, saved on {name}\n{recipe:#}");
+    Some((json!({"kind": "state", "steps": steps, "device": device, "recipe": recipe}), lines))
+}
+
 fn weights(path: &Path) -> Outcome<(Value, String)> {
+    if let Some(found) = state(path) {
+        return Ok(found);
+    }
     let file = Checkpoint::open(path).map_err(Failure::input)?;
     if file.entry(latents::TENSOR).is_some() {
         let found = latents::read(path)?;

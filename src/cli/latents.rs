@@ -56,6 +56,11 @@ pub fn read(path: &Path) -> Outcome<Latents> {
 
 /// What the file says about how it was made.
 pub fn recipe(path: &Path) -> Option<Value> {
+    metadata(path, RECIPE_KEY)
+}
+
+/// JSON among the metadata of a file of safetensors.
+pub fn metadata(path: &Path, key: &str) -> Option<Value> {
     let mut file = File::open(path).ok()?;
     let mut size = [0; 8];
     file.read_exact(&mut size).ok()?;
@@ -63,7 +68,7 @@ pub fn recipe(path: &Path) -> Option<Value> {
     let mut header = Vec::new();
     file.take(size).read_to_end(&mut header).ok()?;
     let header: Value = serde_json::from_slice(&header).ok()?;
-    serde_json::from_str(header.get("__metadata__")?.get(RECIPE_KEY)?.as_str()?).ok()
+    serde_json::from_str(header.get("__metadata__")?.get(key)?.as_str()?).ok()
 }
 
 /// Writes latents, whole or not at all.

@@ -36,6 +36,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let talk = match &cli.verb {
         Verb::Generate(args) => &args.talk,
+        Verb::Resume(args) => &args.talk,
         Verb::Decode(args) => &args.talk,
         Verb::Info(args) => &args.talk,
         Verb::Convert(args) => &args.talk,
@@ -47,6 +48,7 @@ pub fn main() -> ExitCode {
     let screen = Screen::new(talk.quiet, talk.json);
     let run = || match &cli.verb {
         Verb::Generate(args) => generate::run(args, &screen),
+        Verb::Resume(args) => generate::resume(args, &screen),
         Verb::Decode(args) => decode::run(args, &screen),
         Verb::Info(args) => info::run(args, &screen),
         Verb::Convert(args) => convert::run(args, &screen),

@@ -110,12 +110,5 @@ pub fn fingerprint(folder: &Path) -> Outcome<Value> {
 
 /// The adapter as recipes and events name it.
 pub fn adapter(gpu: &Gpu) -> Value {
-    let info = gpu.info();
-    json!({
-        "name": info.name,
-        "backend": info.backend.to_string(),
-        "driver": format!("{} {}", info.driver, info.driver_info).trim(),
-        "kernels": format!("{:?}", gpu.class()).to_lowercase(),
-        "dtype": format!("{:?}", gpu.operands()).to_lowercase(),
-    })
+    json!(gpu.facts())
 }

@@ -146,13 +146,41 @@ pub fn write_file(path: &Path, bytes: &[u8], overwrite: bool) -> Outcome {
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         if overwrite {
-            file.persist(path)?
-        } else {
-            file.persist_noclobber(path)?
-        };
+            file.persist(path)?;
+        } else if let Err(e) = file.persist_noclobber(path)
+            // an earlier try may have come this far
+            && !std::fs::read(path).is_ok_and(|there| there == bytes)
+        {
+            return Err(e.error);
+        }
         Ok(())
     };
     write().map_err(|e| Failure::output(Error::io(path, e)))
+}
+
+/// Replaces a file that is written again and again, whole or not at all. What a killed program left of an earlier try is
+/// taken away.
+///
+/// # Errors
+/// If the system refuses.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> Outcome {
+    let part = part_of(path);
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::File::create(&part)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&part, path)
+    };
+    write().map_err(|e| {
+        let _ = std::fs::remove_file(&part);
+        Failure::output(Error::io(path, e))
+    })
+}
+
+/// Where [`replace_file`] writes first.
+pub fn part_of(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.part"))
 }
 
 /// Writes JSON for people to read.

@@ -26,8 +26,15 @@ pub struct Facts<'a> {
 }
 
 impl Facts<'_> {
-    /// The recipe of a finished run; `fps` is that of the file.
-    pub fn recipe(&self, plan: &Plan, gpu: &Gpu, cache: &Summary, fps: f64) -> Value {
+    /// The recipe of a run, with what became of the cache when it is finished; `fps` is that of the file.
+    pub fn recipe(&self, plan: &Plan, gpu: &Gpu, done: Option<&Summary>, fps: f64) -> Value {
+        let mut cache = json!({"asked": self.cache, "settings": plan.cache.settings(plan.timesteps.len())});
+        if let Some(done) = done {
+            cache["policy"] = done.policy.as_str().into();
+            cache["computed"] = done.computed.into();
+            cache["skipped"] = done.skipped.into();
+            cache["work"] = round(done.work).into();
+        }
         json!({
             "residua": env!("CARGO_PKG_VERSION"),
             "model": {"name": self.model, "files": self.files},
@@ -48,24 +55,30 @@ impl Facts<'_> {
             "latents_in": self.latents_in,
             "given": self.given.recipe(plan),
             "loop": given::loop_recipe(plan),
-            "cache": {
-                "asked": self.cache, "policy": cache.policy, "computed": cache.computed, "skipped": cache.skipped,
-                "work": round(cache.work), "settings": plan.cache.settings(plan.timesteps.len())
-            },
+            "cache": cache,
             "adapter": model::adapter(gpu),
         })
     }
 }
 
-/// The command that makes a recipe's video again.
+/// The command that makes a recipe's video again, for a shell.
 ///
 /// # Errors
 /// If the recipe lacks what a command needs.
 pub fn command(recipe: &Value) -> Outcome<String> {
+    let words = words(recipe)?;
+    Ok(words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "))
+}
+
+/// The words of that command.
+///
+/// # Errors
+/// As there.
+pub fn words(recipe: &Value) -> Outcome<Vec<String>> {
     let lacks = |what: &str| Failure::wrong("rerun", format!("the recipe names no {what}; was it written by Residua?"));
     let text = |at: &str| recipe.pointer(at).and_then(Value::as_str);
     let mut words: Vec<String> = vec!["residua".into(), "generate".into()];
-    let mut flag = |name: &str, value: String| words.extend([name.to_string(), quoted(&value)]);
+    let mut flag = |name: &str, value: String| words.extend([name.to_string(), value]);
     flag("-m", text("/model/name").ok_or_else(|| lacks("model"))?.into());
     flag("-p", text("/prompt").ok_or_else(|| lacks("prompt"))?.into());
     let numbers =
@@ -100,11 +113,11 @@ pub fn command(recipe: &Value) -> Outcome<String> {
     if text("/latents_in").is_some() {
         flag("--latents-in", "LATENTS".into());
     }
-    Ok(words.join(" "))
+    Ok(words)
 }
 
 /// A word as a POSIX shell reads it.
-fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) { word.into() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }

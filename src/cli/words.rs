@@ -8,11 +8,11 @@ use super::args::{Generate, Input, Size};
 use super::exit::{Failure, Outcome};
 use super::screen::Screen;
 
-/// The request that the flags make, without a prompt; its seed is drawn if none was given.
+/// The request that the flags make, with this cache and without a prompt; its seed is drawn if none was given.
 ///
 /// # Errors
 /// Wrong use, naming the flag.
-pub fn request(args: &Generate, screen: &Screen) -> Outcome<Request> {
+pub fn request(args: &Generate, cache: CacheSpec, screen: &Screen) -> Outcome<Request> {
     let (height, width) = size(&args.size, screen)?;
     let frames = args.size.frames.as_deref().map(sizes::frames).transpose()?;
     Ok(Request {
@@ -26,7 +26,7 @@ pub fn request(args: &Generate, screen: &Screen) -> Outcome<Request> {
         rng: args.sampling.rng,
         latents: None,
         scores: None,
-        cache: args.cache.cache.parse::<CacheSpec>()?,
+        cache,
         memory: args.memory.memory,
         ..Request::default()
     })

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{DType, Tune};
+use super::{DType, Gpu, Tune};
 use crate::error::{Error, Result};
 
 /// Which adapter to open.
@@ -24,6 +24,36 @@ pub struct Prefs {
     pub binding: Option<u64>,
     /// Believe that a buffer holds no more bytes than this, for tests.
     pub buffer: Option<u64>,
+}
+
+/// What of a device decides about the last digits of its results.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Facts {
+    /// Name of the adapter.
+    pub name: String,
+    /// Vulkan, Metal, …
+    pub backend: String,
+    /// Name and version of the driver.
+    pub driver: String,
+    /// The kernel family in use.
+    pub kernels: String,
+    /// How weights and what feeds products are kept.
+    pub dtype: String,
+}
+
+impl Gpu {
+    /// What of this device decides about the last digits of its results.
+    pub fn facts(&self) -> Facts {
+        let info = self.info();
+        Facts {
+            name: info.name.clone(),
+            backend: info.backend.to_string(),
+            driver: format!("{} {}", info.driver, info.driver_info).trim().into(),
+            kernels: format!("{:?}", self.class()).to_lowercase(),
+            dtype: format!("{:?}", self.operands()).to_lowercase(),
+        }
+    }
 }
 
 /// The kernel family an adapter gets.

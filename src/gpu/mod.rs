@@ -19,7 +19,7 @@ mod tune;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-pub use adapter::{Class, Listed, Matrices, Prefs, advice, list};
+pub use adapter::{Class, Facts, Listed, Matrices, Prefs, advice, list};
 pub use dtype::DType;
 pub(crate) use memory::Memory;
 pub use pipeline::Program;

@@ -48,6 +48,14 @@ pub struct Sampled {
     pub cache_planned: u64,
 }
 
+impl Sampled {
+    /// Behind the last step under this cache.
+    pub(super) fn new(latents: Tensor, steps: Vec<Step>, cache: &ResidualCache) -> Self {
+        let (cache, cache_bytes, cache_planned) = (cache.describe(), cache.bytes(), cache.planned_bytes());
+        Self { latents, steps, cache, cache_bytes, cache_planned }
+    }
+}
+
 /// A finished video.
 pub struct Video {
     /// Its frames.
@@ -159,15 +167,20 @@ impl OpenSora {
         Ok(CacheSpec::AdaCache(Box::new(wish)))
     }
 
+    /// Name of the model's folder.
+    pub(super) fn name(&self) -> String {
+        let whole = self.folder.canonicalize().unwrap_or_else(|_| self.folder.clone());
+        whole.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy().into_owned())
+    }
+
     /// What a calibration of the plan's runs is good for.
     ///
     /// # Errors
     /// [`Error::Io`] if the weights cannot be read.
     pub fn made_for(&self, plan: &Plan) -> Result<MadeFor> {
-        let whole = self.folder.canonicalize().unwrap_or_else(|_| self.folder.clone());
         let [height, width] = plan.pixels();
         Ok(MadeFor {
-            model: whole.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy().into_owned()),
+            model: self.name(),
             weights: fingerprint(&self.folder.join("transformer"))?,
             steps: plan.timesteps.len(),
             size: [width, height, plan.frames],
@@ -250,24 +263,8 @@ impl OpenSora {
         if plan.long.clips > 1 || !plan.given.is_empty() {
             return Err(Error::request("plan", "has several clips or given frames; `sample_video` denoises such"));
         }
-        self.sample_clip(net, caption, plan, &self.start(plan), None, &mut |_| Vec::new(), seen).await
-    }
-
-    /// Denoises one clip from its start latent. `mask` says by latent frame how far given ones may change; `noise` is
-    /// drawn at steps where some become active.
-    pub(super) async fn sample_clip(
-        &self,
-        net: &STDiT3,
-        caption: &Caption,
-        plan: &Plan,
-        start: &Tensor,
-        mask: Option<Vec<f64>>,
-        noise: &mut dyn FnMut(usize) -> Vec<f32>,
-        seen: &mut dyn FnMut(&Step) -> bool,
-    ) -> Result<Sampled> {
         let mut cache = self.cache_for(plan)?;
-        let conditioned = Conditioned::new(net, caption, plan)?;
-        self.run_given(start, mask, noise, &conditioned, plan, &mut cache, seen).await
+        self.run(&Conditioned::new(net, caption, plan)?, plan, &mut cache, seen).await
     }
 
     /// The sampling loop around a denoiser, with a cache that has begun.
@@ -290,34 +287,14 @@ impl OpenSora {
         cache: &mut ResidualCache,
         seen: &mut dyn FnMut(&Step) -> bool,
     ) -> Result<Sampled> {
-        self.run_given(start, None, &mut |_| Vec::new(), denoiser, plan, cache, seen).await
-    }
-
-    /// The same with given frames.
-    pub(super) async fn run_given(
-        &self,
-        start: &Tensor,
-        mask: Option<Vec<f64>>,
-        noise: &mut dyn FnMut(usize) -> Vec<f32>,
-        denoiser: &impl Denoiser,
-        plan: &Plan,
-        cache: &mut ResidualCache,
-        seen: &mut dyn FnMut(&Step) -> bool,
-    ) -> Result<Sampled> {
         let steps = sampler::Plan {
             timesteps: vec![plan.timesteps.clone()],
             guidance: plan.guidance as f32,
-            frame_mask: mask,
-            noise,
+            frame_mask: None,
+            noise: &mut |_| Vec::new(),
         };
         let (latents, steps) = sampler::sample(denoiser, start, steps, cache, &mut |step, _| seen(step)).await?;
-        Ok(Sampled {
-            latents,
-            steps,
-            cache: cache.describe(),
-            cache_bytes: cache.bytes(),
-            cache_planned: cache.planned_bytes(),
-        })
+        Ok(Sampled::new(latents, steps, cache))
     }
 
     /// Floating point operations of all blocks at one computed step of the plan's run, and their residual branches.

@@ -153,12 +153,22 @@ impl Plan {
         self.latent[1] + (self.long.clips - 1) * (self.latent[1] - self.long.condition_frames.min(self.latent[1]))
     }
 
+    /// Denoising steps of the whole video.
+    pub fn all_steps(&self) -> usize {
+        self.long.clips * self.timesteps.len()
+    }
+
     /// Where given frames go in a clip (from 0), in latent frames; what it takes over from the one before comes on top.
     ///
     /// # Errors
     /// None for clips of this plan.
     pub fn places(&self, clip: usize) -> Result<Vec<Copy>> {
         Ok(self.given.places(clip, self.latent[1], &self.held)?.copies)
+    }
+
+    /// Latent frames of every reference.
+    pub(super) fn held(&self) -> &[usize] {
+        &self.held
     }
 
     /// Size of the video's frames: whole latent cells.

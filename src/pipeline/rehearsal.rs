@@ -3,6 +3,7 @@
 use super::budget::{Footprint, Stage};
 use super::open_sora::Conditioned;
 use super::{Caption, OpenSora, Plan};
+use crate::diffusion::sampler::Sampler;
 use crate::error::{Error, Result};
 use crate::gpu::{DType, Gpu};
 use crate::models::stdit3::{Residence, STDiT3};
@@ -95,19 +96,21 @@ impl<'a> Rehearsal<'a> {
             let caption = Caption { tokens: vec![0; tokens], rows: net.null_caption(tokens), known: false };
             let conditioned = Conditioned::new(&net, &caption, plan)?;
             gpu.take_flops();
+            let [c, t, h, w] = plan.latent;
+            let mut noise = |_| vec![0.0; c * t * h * w];
+            let mut cache = sora.cache_for(plan)?;
+            // a clip behind another is given its beginning
+            let mask = plan.mask(usize::from(plan.long.clips > 1))?;
+            let (start, timesteps) = (own.latents(plan.latent), vec![plan.timesteps.clone()]);
+            let mut sampler = Sampler::at(start, timesteps, plan.guidance as f32, mask, 0);
             let mut step = 0.0;
-            let mut seen = |_: &_| {
-                if step == 0.0 {
+            while sampler.done() < sampler.count() {
+                // what a rehearsal reads is zero at once, so this never waits
+                pollster::block_on(sampler.step(&conditioned, &mut cache, &mut noise))?;
+                if sampler.done() == 1 {
                     step = gpu.take_flops();
                 }
-                true
-            };
-            let [c, t, h, w] = plan.latent;
-            let (start, mask) = (own.latents([c, t, h, w]), mask(plan)?);
-            let mut cache = sora.cache_for(plan)?;
-            let mut noise = |_| vec![0.0; c * t * h * w];
-            // what a rehearsal reads is zero at once, so this never waits
-            pollster::block_on(sora.run_given(&start, mask, &mut noise, &conditioned, plan, &mut cache, &mut seen))?;
+            }
             Ok(step * (plan.timesteps.len() * plan.long.clips) as f64)
         })
     }
@@ -164,18 +167,6 @@ fn encode(vae: &OpenSoraVae, [frames, height, width]: [usize; 3]) -> Result<()> 
 /// Decodes everything.
 fn all(mut decoding: Decoding<'_>) -> Result<()> {
     decoding.try_for_each(|frames| frames.map(drop))
-}
-
-/// How far frames that are given may change, of a clip that has the most of them; `None` if there are none.
-fn mask(plan: &Plan) -> Result<Option<Vec<f64>>> {
-    let mut mask = vec![1.0; plan.latent[1]];
-    for copy in plan.places(0)? {
-        mask[copy.target_start..][..copy.length].fill(copy.edit);
-    }
-    if plan.long.clips > 1 {
-        mask[..plan.long.condition_frames].fill(plan.long.edit);
-    }
-    Ok(mask.iter().any(|&m| m < 1.0).then_some(mask))
 }
 
 /// Says of a tensor that is too large for the adapter what needs it.

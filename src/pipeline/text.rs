@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::models::t5::T5Encoder;
 
 /// A prompt as the text encoder understood it.
-#[derive(Clone)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Caption {
     /// Tokens, with the end token.
     pub tokens: Vec<u32>,
@@ -20,7 +20,7 @@ impl OpenSora {
     /// Tokenises and encodes the prompt, of several clips that of the first. The encoder's weights are freed again.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if the encoder does not fit; whatever goes wrong on the device.
+    /// [`crate::Error::Checkpoint`] if the encoder does not fit; whatever goes wrong on the device.
     pub async fn encode(&self, plan: &Plan) -> Result<Caption> {
         Ok(self.encode_texts(&[&plan.text]).await?.remove(0))
     }

@@ -1,4 +1,4 @@
-//! Sampling with given frames, clip after clip.
+//! Given frames and the ends of clips as latents, and the noise of clips.
 //!
 //! Chunks of 17 frames are coded for themselves, so a video of several clips needs only the last chunks of each decoded
 //! and encoded again for the next one, and the latents of all, joined, decode to the same frames as clip by clip.
@@ -14,11 +14,9 @@
 //! frames themselves, unnoised.
 //! differs: upstream draws the temporal part's noise on the CPU, from a generator that has made its weights before.
 
-use super::{Caption, OpenSora, Plan, Posterior, Sampled};
+use super::{OpenSora, Plan, Posterior};
 use crate::diffusion::noise::Generator;
-use crate::diffusion::sampler::Step;
-use crate::error::{Error, Result};
-use crate::models::stdit3::STDiT3;
+use crate::error::Result;
 use crate::models::vae::{Noise, OpenSoraVae};
 use crate::tensor::Tensor;
 
@@ -27,26 +25,26 @@ const TOGETHER: usize = 4;
 
 /// The given frames of a plan as latents.
 #[derive(Clone, Debug, Default)]
-pub struct GivenLatents(Vec<Latents>);
+pub struct GivenLatents(pub(super) Vec<Latents>);
 
 /// Latents on the host.
 #[derive(Clone, Debug)]
-struct Latents {
-    frames: usize,
+pub(super) struct Latents {
+    pub frames: usize,
     /// `[channels, frames, h, w]`
-    numbers: Vec<f32>,
+    pub numbers: Vec<f32>,
 }
 
 impl Latents {
     /// Frames `from..from + count` of every channel; `cell` is h · w.
-    fn part(&self, from: usize, count: usize, cell: usize) -> Self {
+    pub fn part(&self, from: usize, count: usize, cell: usize) -> Self {
         let planes = self.numbers.chunks_exact(self.frames * cell);
         let numbers = planes.flat_map(|plane| &plane[from * cell..][..count * cell]).copied().collect();
         Self { frames: count, numbers }
     }
 
     /// Puts frames of `other` over its own.
-    fn put(&mut self, at: usize, other: &Self, from: usize, count: usize, cell: usize) {
+    pub fn put(&mut self, at: usize, other: &Self, from: usize, count: usize, cell: usize) {
         let planes = self.numbers.chunks_exact_mut(self.frames * cell);
         for (own, given) in planes.zip(other.numbers.chunks_exact(other.frames * cell)) {
             own[at * cell..][..count * cell].copy_from_slice(&given[from * cell..][..count * cell]);
@@ -54,7 +52,7 @@ impl Latents {
     }
 
     /// One after the other.
-    fn join(parts: &[Self], cell: usize) -> Self {
+    pub fn join(parts: &[Self], cell: usize) -> Self {
         let frames = parts.iter().map(|p| p.frames).sum();
         let channels = parts.first().map_or(0, |p| p.numbers.len() / (p.frames * cell).max(1));
         let plane = |c: usize| parts.iter().flat_map(move |p| &p.numbers[c * p.frames * cell..][..p.frames * cell]);
@@ -63,7 +61,8 @@ impl Latents {
 }
 
 /// The noise of one clip: its start latent, then a draw of the same size for every step.
-struct ClipNoise {
+#[derive(Clone)]
+pub(super) struct ClipNoise {
     generator: Generator,
     count: usize,
     /// Steps drawn or left out so far.
@@ -71,24 +70,24 @@ struct ClipNoise {
 }
 
 impl ClipNoise {
-    fn new(plan: &Plan, count: usize) -> Self {
+    pub fn new(plan: &Plan, count: usize) -> Self {
         Self { generator: Generator::new(plan.rng, plan.seed), count, steps: 0 }
     }
 
-    /// Of the start latent; to be asked for once, and first.
-    fn start(&mut self) -> Vec<f32> {
+    /// Of the start latent; to be asked for once, and first. One that nobody needs has to be drawn as well.
+    pub fn start(&mut self) -> Vec<f32> {
         self.generator.randn(self.count)
     }
 
     /// Of a step (from 0) not before the last one asked for.
-    fn of_step(&mut self, step: usize) -> Vec<f32> {
+    pub fn of_step(&mut self, step: usize) -> Vec<f32> {
         self.leave_out(step);
         self.steps += 1;
         self.generator.randn(self.count)
     }
 
     /// The generator behind the last of so many steps.
-    fn rest(mut self, steps: usize) -> Generator {
+    pub fn rest(mut self, steps: usize) -> Generator {
         self.leave_out(steps);
         self.generator
     }
@@ -201,79 +200,8 @@ impl OpenSora {
         Ok(GivenLatents(all))
     }
 
-    /// Denoises all clips of a plan, each by its caption. `given` are the given frames of the same plan; `seen` gets the
-    /// clip and every step of it, and says whether to go on. The latents are those of [`Plan::all_frames`].
-    ///
-    /// # Errors
-    /// [`Error::Request`] if there are not as many captions as clips, or given frames as the plan has; those of
-    /// [`OpenSora::sample`] and, of several clips, [`OpenSora::decode`].
-    pub async fn sample_video(
-        &self,
-        net: &STDiT3,
-        captions: &[&Caption],
-        plan: &Plan,
-        given: &GivenLatents,
-        seen: &mut dyn FnMut(usize, &Step) -> bool,
-    ) -> Result<Sampled> {
-        let (clips, references) = (plan.long.clips, plan.given.references.len());
-        if captions.len() != clips || given.0.len() != references {
-            let (texts, encoded) = (captions.len(), given.0.len());
-            let problem =
-                format!("has {clips} clips and {references} references, not {texts} captions and {encoded} references");
-            return Err(Error::request("plan", problem));
-        }
-        let [c, t, h, w] = plan.latent;
-        let (cell, count) = (h * w, c * t * h * w);
-        let vae = if clips > 1 { Some(self.open_vae()?) } else { None };
-        let mut before: Option<Latents> = None; // what the next clip takes over
-        let mut parts: Vec<Latents> = Vec::new();
-        let mut whole: Option<Sampled> = None;
-        for (clip, caption) in captions.iter().enumerate() {
-            let mut noise = ClipNoise::new(plan, count);
-            let start = noise.start();
-            let numbers = plan.latents.clone().filter(|_| clip == 0).unwrap_or(start);
-            let mut z = Latents { frames: t, numbers };
-            let mut mask = vec![1.0; t];
-            for copy in plan.places(clip)? {
-                if copy.edit < 1.0 {
-                    z.put(copy.target_start, &given.0[copy.reference], copy.ref_start, copy.length, cell);
-                }
-                mask[copy.target_start..][..copy.length].fill(copy.edit);
-            }
-            let shared = before.as_ref().map_or(0, |b| b.frames);
-            if let Some(before) = before.take() {
-                if plan.long.edit < 1.0 {
-                    z.put(0, &before, 0, shared, cell);
-                }
-                mask[..shared].fill(plan.long.edit);
-            }
-            let mask = mask.iter().any(|&m| m < 1.0).then_some(mask);
-            let start = self.gpu().upload(&z.numbers, [1, c, t, h, w]);
-            let mut fresh = |step: usize| noise.of_step(step);
-            let mut stepped = |step: &Step| seen(clip, step);
-            let mut sampled = self.sample_clip(net, caption, plan, &start, mask, &mut fresh, &mut stepped).await?;
-            let Some(vae) = &vae else { return Ok(sampled) };
-            let made = Latents { frames: t, numbers: sampled.latents.read().await? };
-            if clip + 1 < clips {
-                before = Some(self.taken_over(vae, plan, &made, &mut noise.rest(plan.timesteps.len())).await?);
-            }
-            parts.push(made.part(shared, t - shared, cell));
-            if let Some(earlier) = whole.take() {
-                sampled.steps.splice(0..0, earlier.steps);
-                sampled.cache_bytes = sampled.cache_bytes.max(earlier.cache_bytes);
-                sampled.cache_planned = sampled.cache_planned.max(earlier.cache_planned);
-            }
-            whole = Some(sampled);
-        }
-        drop(vae);
-        let mut whole = whole.ok_or_else(|| Error::request("loop", "0 clips are no video"))?;
-        let all = Latents::join(&parts, cell);
-        whole.latents = self.gpu().upload(&all.numbers, [1, c, all.frames, h, w]);
-        Ok(whole)
-    }
-
     /// The end of a clip as the next one takes it over: decoded and, as it comes out, encoded again.
-    async fn taken_over(
+    pub(super) async fn taken_over(
         &self,
         vae: &OpenSoraVae,
         plan: &Plan,

@@ -113,17 +113,25 @@ impl Gpu {
         let shape = shape.into();
         assert_eq!(data.len(), shape.count(), "upload of {} numbers as {shape}", data.len());
         let packed: Vec<half::f16> = data.iter().copied().map(half::f16::from_f32).collect();
-        let bytes: &[u8] = bytemuck::cast_slice(&packed);
-        self.filled(shape, dtype, |view| view.slice(..bytes.len()).copy_from_slice(bytes))
+        self.upload_stored(bytemuck::cast_slice(&packed), shape, dtype)
+    }
+
+    /// Copies numbers to the device that are stored as `dtype` already, little-endian.
+    ///
+    /// # Panics
+    /// If `data` does not fill `shape`.
+    pub(crate) fn upload_stored(&self, data: &[u8], shape: impl Into<Shape>, dtype: DType) -> Tensor {
+        let shape = shape.into();
+        assert_eq!(data.len(), shape.count() * dtype.size(), "upload of {} bytes as {dtype:?}{shape}", data.len());
+        // the buffer of a tensor without numbers still has a few bytes
+        self.filled(shape, dtype, |view| view.slice(..data.len()).copy_from_slice(data))
     }
 
     /// Copies 32-bit words to the device: indices and spans for kernels that read `u32`.
     pub(crate) fn upload_words(&self, data: &[u32], shape: impl Into<Shape>) -> Tensor {
         let shape = shape.into();
         assert_eq!(data.len(), shape.count(), "upload of {} numbers as {shape}", data.len());
-        let bytes: &[u8] = bytemuck::cast_slice(data);
-        // the buffer of a tensor without numbers still has a few bytes
-        self.filled(shape, DType::F32, |view| view.slice(..bytes.len()).copy_from_slice(bytes))
+        self.upload_stored(bytemuck::cast_slice(data), shape, DType::F32)
     }
 
     /// A tensor that has a shape but no memory, for checking what a model would load.
@@ -154,22 +162,31 @@ impl Gpu {
     /// # Errors
     /// Whatever went wrong since the last submission.
     pub async fn read_all(&self, tensors: &[&Tensor]) -> Result<Vec<Vec<f32>>> {
+        let widened = |t: &Tensor, own: &[u8]| match t.dtype {
+            DType::F32 => bytemuck::pod_collect_to_vec(own),
+            DType::F16 => own.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+        };
+        self.read_each(tensors, widened).await
+    }
+
+    /// The bytes of several tensors as they are stored, little-endian, in one transfer.
+    ///
+    /// # Errors
+    /// As [`Gpu::read_all`].
+    pub(crate) async fn read_stored(&self, tensors: &[&Tensor]) -> Result<Vec<Vec<u8>>> {
+        self.read_each(tensors, |_, own| own.to_vec()).await
+    }
+
+    async fn read_each<T>(&self, tensors: &[&Tensor], of: impl Fn(&Tensor, &[u8]) -> T) -> Result<Vec<T>> {
         let parts: Vec<_> = tensors.iter().map(|t| (t.buffer(), t.at, t.bytes())).collect();
         let bytes = self.read_bytes(&parts).await?;
         let mut at = 0;
-        Ok(tensors
-            .iter()
-            .map(|t| {
-                let own = &bytes[at..at + t.bytes() as usize];
-                at += own.len().next_multiple_of(4);
-                match t.dtype {
-                    DType::F32 => bytemuck::pod_collect_to_vec(own),
-                    DType::F16 => {
-                        own.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
-                    }
-                }
-            })
-            .collect())
+        let each = tensors.iter().map(|t| {
+            let own = &bytes[at..at + t.bytes() as usize];
+            at += own.len().next_multiple_of(4);
+            of(t, own)
+        });
+        Ok(each.collect())
     }
 }
 

@@ -1,8 +1,13 @@
 //! `residua generate`: prompts to videos, everything checked before the first stage, each model loaded once.
 
+mod manifest;
 mod places;
+mod resume;
+mod saving;
 mod video;
 
+use std::cell::RefCell;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use residua::cache::CacheSpec;
@@ -18,7 +23,9 @@ use super::pace::{Paces, Seconds, memory_line, seconds_line};
 use super::screen::{Screen, round, size};
 use super::signals::Stop;
 use super::{given, model, prompts, words};
+use manifest::Manifest;
 use places::Places;
+pub use resume::run as resume;
 use video::Job;
 
 /// Most videos of a run that are taken for a wish and not for a slip.
@@ -48,6 +55,7 @@ struct Shared<'a> {
     screen: &'a Screen,
     stop: &'a Stop,
     sora: OpenSora,
+    folder: PathBuf,
     model: String,
     /// The model's files, for recipes.
     files: Value,
@@ -66,11 +74,19 @@ impl Shared<'_> {
     }
 }
 
+/// What stages before denoising took, and when all of it began.
+struct Times {
+    text: Duration,
+    began: Instant,
+}
+
 /// A run that can start.
 struct Batch<'a> {
     shared: Shared<'a>,
     jobs: Vec<Job>,
     places: Places,
+    /// What is left of several videos whose states are kept.
+    manifest: RefCell<Option<Manifest>>,
 }
 
 impl<'a> Batch<'a> {
@@ -81,7 +97,7 @@ impl<'a> Batch<'a> {
         if !(1..=MOST_VIDEOS).contains(&count) {
             return Err(Failure::wrong("num-videos", format!("{count} videos are not between 1 and {MOST_VIDEOS}")));
         }
-        let mut base = words::request(args, screen)?;
+        let mut base = words::request(args, args.cache.cache.parse()?, screen)?;
         if args.cache.verify_cache && base.cache == CacheSpec::Off {
             let problem = "there is no cache to verify; give one, such as --cache adacache";
             return Err(Failure::wrong("verify-cache", problem));
@@ -101,16 +117,22 @@ impl<'a> Batch<'a> {
         let kept = if args.input.no_caption_cache { None } else { caption_folder() };
         let sora = model::open(&folder, &args.device).await?.captions_in(kept);
         let (model, scores) = (model::name(&folder), words::scores(&args.input, sora.defaults()));
-        let mut shared = Shared { args, screen, stop, sora, model, files: Value::Null, scores, count };
+        let mut shared = Shared { args, screen, stop, sora, folder, model, files: Value::Null, scores, count };
         let mut jobs = Vec::with_capacity(count);
         for (index, (request, files)) in requests.into_iter().enumerate() {
             jobs.push(Job::prepare(&shared, &mut places, index, request, files)?);
         }
+        let folder = args.saving.save_state.as_deref().filter(|_| count > 1);
+        let mut manifest = folder.map(|f| Manifest::begin(f, args.output.video.force)).transpose()?;
         if !args.dry_run {
-            shared.files = model::fingerprint(&folder)?;
+            shared.files = model::fingerprint(&shared.folder)?;
             places.make()?;
+            jobs.iter_mut().try_for_each(|job| job.make(&shared))?;
+            if let Some(manifest) = &mut manifest {
+                manifest.set(jobs.iter().filter_map(Job::left).collect())?;
+            }
         }
-        let batch = Self { shared, jobs, places };
+        let batch = Self { shared, jobs, places, manifest: RefCell::new(manifest) };
         batch.announce()?;
         Ok((!args.dry_run).then_some(batch))
     }
@@ -156,6 +178,7 @@ impl<'a> Batch<'a> {
         let done = self.all(began).await;
         if done.is_err() {
             self.places.unmake();
+            self.jobs.iter().for_each(Job::unmake);
         }
         done
     }
@@ -170,9 +193,13 @@ impl<'a> Batch<'a> {
         for job in &self.jobs {
             let (own, rest) = captions.split_at(job.plan.texts.len());
             captions = rest;
-            cache =
-                job.work(shared, own, text_time, &mut loaded, if count > 1 { Instant::now() } else { began }).await?;
+            let times = Times { text: text_time, began: if count > 1 { Instant::now() } else { began } };
+            cache = job.work(shared, own, &mut loaded, &times).await?;
+            if let Some(manifest) = &mut *self.manifest.borrow_mut() {
+                manifest.done()?;
+            }
         }
+        self.jobs.iter().for_each(Job::unmake);
         let (seconds, peak) = (round(began.elapsed().as_secs_f64()), shared.sora.gpu().held().1);
         let mut fields = json!({"seconds": seconds, "peak_bytes": peak});
         if count > 1 {
@@ -187,6 +214,11 @@ impl<'a> Batch<'a> {
 
     /// The captions of all clips of all videos, by an encoder that is loaded once.
     async fn encode(&self) -> Outcome<(Vec<Caption>, Duration)> {
+        if let [job] = self.jobs.as_slice()
+            && let Some(known) = job.captions()
+        {
+            return Ok(known);
+        }
         let began = Instant::now();
         let budget = self.jobs.iter().map(|job| job.plan.memory.budget).max().flatten();
         self.shared.sora.gpu().set_budget(budget.filter(|_| self.jobs.iter().all(|j| j.plan.memory.budget.is_some())));

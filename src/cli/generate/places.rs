@@ -7,7 +7,7 @@ use residua::Error;
 use residua::media::Format;
 use residua::pipeline::Plan;
 
-use super::super::args::Generate;
+use super::super::args::{Generate, Video};
 use super::super::exit::{Failure, Outcome};
 use super::super::output::{Target, check_files, slug};
 use super::super::screen::Screen;
@@ -26,6 +26,36 @@ pub struct Place {
     pub sidecar: Option<PathBuf>,
     pub latents: Option<PathBuf>,
     pub trace: Option<PathBuf>,
+}
+
+impl Place {
+    /// A video that goes to `path`, with all that goes beside it.
+    ///
+    /// # Errors
+    /// A place that cannot be written to, or is taken; `begun` says that what goes beside it may be there.
+    pub fn at(
+        video: &Video,
+        path: PathBuf,
+        [sidecar, latents, trace]: [Option<PathBuf>; 3],
+        begun: bool,
+    ) -> Outcome<Self> {
+        // that of several videos is taken away again where none was finished
+        if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty() && !f.exists()) {
+            std::fs::create_dir(folder).map_err(|e| Failure::output(Error::io(folder, e)))?;
+        }
+        let target = Target::at(video, path)?;
+        let place = Self { target, sidecar, latents, trace };
+        check_files(&place.target, &place.beside(), video.force || begun)?;
+        Ok(place)
+    }
+
+    fn beside(&self) -> [(&'static str, Option<&Path>); 3] {
+        [
+            ("sidecar", self.sidecar.as_deref()),
+            ("latents-out", self.latents.as_deref()),
+            ("trace", self.trace.as_deref()),
+        ]
+    }
 }
 
 /// Where all of them go.
@@ -115,11 +145,11 @@ impl Places {
         };
         let latents = expanded("latents-out", &args.output.latents_out)?;
         let trace = expanded("trace", &args.cache.trace)?;
-        let beside =
-            [("sidecar", sidecar.as_deref()), ("latents-out", latents.as_deref()), ("trace", trace.as_deref())];
+        let place = Place { target, sidecar, latents, trace };
+        let (target, beside) = (&place.target, place.beside());
         // beside a video in a folder that is still to be made, there is nothing to look at yet
         let later = self.folder.as_deref().is_some_and(|f| !f.is_dir());
-        check_files(&target, &beside[usize::from(later)..], video.force)?;
+        check_files(target, &beside[usize::from(later)..], video.force)?;
         if self.several {
             let all = [("output", Some(target.path.as_path()))].into_iter().chain(beside);
             for (flag, path) in all.filter_map(|(flag, path)| Some((flag, path?.to_path_buf()))) {
@@ -133,7 +163,7 @@ impl Places {
                 self.taken.insert(path);
             }
         }
-        Ok(Place { target, sidecar, latents, trace })
+        Ok(place)
     }
 
     /// Makes the folder.

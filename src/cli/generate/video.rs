@@ -7,7 +7,7 @@ use residua::Error;
 use residua::cache::CacheSpec;
 use residua::media::{Frames, quality};
 use residua::models::stdit3::Residence;
-use residua::pipeline::{Caption, GivenLatents, OpenSora, Plan, Request, Sampled};
+use residua::pipeline::{Caption, GivenLatents, OpenSora, Plan, Request, Sampled, State};
 use residua::tensor::{Tensor, sha256};
 use serde_json::{Value, json};
 
@@ -19,8 +19,10 @@ use super::super::pace::{Paces, Seconds};
 use super::super::report::{self, Summary};
 use super::super::screen::{round, size};
 use super::super::{decode, latents, recipe};
+use super::manifest::Left;
 use super::places::{Facts, Place, Places};
-use super::{Loaded, Shared};
+use super::saving::{Record, Saving};
+use super::{Loaded, Shared, Times};
 
 /// One video of a run.
 pub struct Job {
@@ -33,6 +35,10 @@ pub struct Job {
     latents_in: Option<String>,
     /// Of the file; the model may have been told another.
     fps: f64,
+    /// Where its state is kept, if it is …
+    saving: Option<Saving>,
+    /// … and the one that it goes on from.
+    from: Option<State>,
 }
 
 impl Job {
@@ -53,8 +59,72 @@ impl Job {
             return Err(Failure::wrong("save-fps", format!("{fps} is not between 0.1 and 1000")));
         }
         let prompt = request.prompt;
-        let place = places.of(args, &Facts { index, plan: &plan, prompt: &prompt, model: &shared.model })?;
-        Ok(Self { index, plan, place, prompt, given, latents_in, fps })
+        let facts = Facts { index, plan: &plan, prompt: &prompt, model: &shared.model };
+        let place = places.of(args, &facts)?;
+        let saving = match &args.saving.save_state {
+            Some(folder) => {
+                let record = Record::new(args, &plan, &given, &place, &shared.folder)?;
+                Some(Saving::begin(args, folder, record, &facts, shared.count > 1)?)
+            }
+            None => None,
+        };
+        Ok(Self { index, plan, place, prompt, given, latents_in, fps, saving, from: None })
+    }
+
+    /// One of an interrupted run, from its state if it has begun.
+    ///
+    /// # Errors
+    /// If the video's place is taken.
+    pub fn resumed(
+        shared: &Shared<'_>,
+        mut request: Request,
+        given: Files,
+        saving: Saving,
+        from: Option<State>,
+    ) -> Outcome<Self> {
+        let (args, recipe) = (shared.args, &saving.record.recipe);
+        request.scores = Some(shared.scores.clone());
+        request.latents = from.as_ref().and_then(State::start).map(<[f32]>::to_vec);
+        let plan = shared.sora.plan(&request)?;
+        let over = from.as_ref().is_some_and(|state| state.steps() == plan.all_steps());
+        let (video, output) = (&args.output, args.output.video.output.clone().unwrap_or_default());
+        let sidecar = video.sidecar.then(|| output.with_extension("json"));
+        let beside = [sidecar, video.latents_out.clone(), args.cache.trace.clone()];
+        let place = Place::at(&video.video, output, beside, over)?;
+        let now = Record::new(args, &plan, &given, &place, &shared.folder)?;
+        let latents_in = recipe["latents_in"].as_str().map(String::from);
+        let fps = recipe["file_fps"].as_f64().unwrap_or(plan.fps);
+        let mut saving = if from.is_some() { saving.begun() } else { saving };
+        saving.record = saving.record.moved(now);
+        Ok(Self { index: 0, plan, place, prompt: request.prompt, given, latents_in, fps, saving: Some(saving), from })
+    }
+
+    /// What has to be there before it begins.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn make(&mut self, shared: &Shared<'_>) -> Outcome {
+        let recipe = self.recipe(shared, None);
+        let Some(saving) = &mut self.saving else { return Ok(()) };
+        saving.record.recipe = recipe;
+        saving.make()
+    }
+
+    /// What is kept of it for a run that goes on.
+    pub fn left(&self) -> Option<Left> {
+        self.saving.as_ref().map(Saving::left)
+    }
+
+    /// Takes away what nobody needs after a failure.
+    pub fn unmake(&self) {
+        self.saving.iter().for_each(Saving::unmake);
+    }
+
+    /// The captions of the state that it goes on from, and what encoding took then.
+    pub fn captions(&self) -> Option<(Vec<Caption>, Duration)> {
+        let (state, saving) = self.from.as_ref().zip(self.saving.as_ref())?;
+        let seconds = Duration::try_from_secs_f64(saving.record.text_seconds).unwrap_or_default();
+        Some((state.captions(), seconds))
     }
 
     /// What is going to happen, for people.
@@ -73,6 +143,9 @@ impl Job {
             shared.model, plan.guidance, plan.seed, shared.args.cache.cache
         ));
         lines.extend(self.given.lines(plan)?);
+        if let Some(state) = &self.from {
+            lines.push(format!("goes on behind step {} of {}", state.steps(), plan.all_steps()));
+        }
         Ok(lines)
     }
 
@@ -80,7 +153,7 @@ impl Job {
     pub fn plan_event(&self, shared: &Shared<'_>, adapter: &Value, seconds: &Seconds) -> Value {
         let (plan, memory) = (&self.plan, &self.plan.memory);
         let [height, width] = plan.pixels();
-        json!({
+        let mut event = json!({
             "model": shared.model, "prompt": self.prompt, "text": plan.text, "size": [width, height],
             "frames": plan.all_frames(), "fps": self.fps, "steps": plan.timesteps.len(), "cfg": plan.guidance,
             "seed": plan.seed, "rng": plan.rng.to_string(), "cache": shared.args.cache.cache, "latent": plan.latent,
@@ -89,7 +162,11 @@ impl Job {
             "peak_bytes": memory.peak_bytes(), "budget_bytes": memory.budget, "available_bytes": memory.available,
             "streamed": memory.residence == Residence::Streamed, "stages": memory.stages,
             "seconds": round(seconds.total()), "seconds_measured": seconds.measured,
-        })
+        });
+        if let Some(state) = &self.from {
+            event["resumed"] = state.steps().into();
+        }
+        event
     }
 
     /// Makes it. Returns what is told of its cache.
@@ -97,9 +174,19 @@ impl Job {
         &self,
         shared: &Shared<'_>,
         captions: &[Caption],
-        text_time: Duration,
         loaded: &mut Loaded,
-        began: Instant,
+        times: &Times,
+    ) -> Outcome<Value> {
+        let made = self.stages(shared, captions, loaded, times).await;
+        made.map_err(|failure| self.saving.iter().fold(failure, |failure, saving| saving.advise(failure)))
+    }
+
+    async fn stages(
+        &self,
+        shared: &Shared<'_>,
+        captions: &[Caption],
+        loaded: &mut Loaded,
+        times: &Times,
     ) -> Outcome<Value> {
         let (args, screen, plan) = (shared.args, shared.screen, &self.plan);
         shared.stop.check()?;
@@ -109,10 +196,10 @@ impl Job {
             screen.say(format!("video   {number} of {of}, seed {seed}: {}", self.prompt.trim()));
             shared.event("video", self.index, json!({"n": of, "seed": seed, "prompt": self.prompt}));
         }
-        let (sampled, denoise_time) = self.denoise(shared, captions, plan, loaded, "").await?;
+        let (sampled, denoise_time) = self.denoise(shared, captions, plan, loaded, Some(times)).await?;
 
         let summary = Summary::new(&sampled);
-        let recipe = self.recipe(shared, &summary);
+        let recipe = self.recipe(shared, Some(&summary));
         let numbers = sampled.latents.read().await?;
         let shape = sampled.latents.sizes::<5>();
         if let Some(path) = &self.place.latents {
@@ -132,19 +219,21 @@ impl Job {
         let (frames, decode_time) =
             decoded.map_err(|failure| self.keep_latents(args, failure, shape, &numbers, &recipe))?;
         shared.stop.check()?;
-        self.learn(shared, &sampled, [text_time, denoise_time, decode_time]);
+        self.learn(shared, &sampled, [times.text, denoise_time, decode_time]);
         let embedded = (!args.output.video.no_metadata).then_some(&recipe);
         let bytes = self.place.target.write(&frames, embedded, screen)?;
-        let total = began.elapsed();
+        let before = self.saving.as_ref().map_or(0.0, |saving| saving.record.seconds);
+        let total = times.began.elapsed() + Duration::try_from_secs_f64(before).unwrap_or_default();
         if let Some(path) = &self.place.sidecar {
             let mut whole = recipe.clone();
             let seconds = |d: Duration| round(d.as_secs_f64());
             whole["seconds"] = json!({
-                "text": seconds(text_time), "denoise": seconds(denoise_time), "decode": seconds(decode_time),
+                "text": seconds(times.text), "denoise": seconds(denoise_time), "decode": seconds(decode_time),
                 "total": seconds(total), "saved": round(summary.saved)
             });
             write_json(path, &whole, args.output.video.force)?;
         }
+        self.saving.iter().for_each(Saving::remove);
         screen.say(format!(
             "wrote   {}  {}  total {:.1} s, peak {} on the adapter",
             self.place.target.path.display(),
@@ -157,23 +246,33 @@ impl Job {
         }
         let cache = summary.event();
         if shared.count > 1 {
-            let seconds = round(began.elapsed().as_secs_f64());
+            let seconds = round(times.began.elapsed().as_secs_f64());
             shared.event("finished", self.index, json!({"seconds": seconds, "cache": cache}));
         }
         Ok(cache)
     }
 
-    /// Encodes given frames and runs the sampler; `run` tells its steps from those of another run.
+    /// Encodes given frames and runs the sampler, from the state and saving it; without `times` the uncached twin, which
+    /// is made in one go.
     async fn denoise(
         &self,
         shared: &Shared<'_>,
         captions: &[Caption],
         plan: &Plan,
         loaded: &mut Loaded,
-        run: &str,
+        times: Option<&Times>,
     ) -> Outcome<(Sampled, Duration)> {
         let (sora, screen) = (&shared.sora, shared.screen);
-        let given = if plan.given.references.is_empty() {
+        let from = self.from.as_ref().filter(|_| times.is_some());
+        let before = Duration::try_from_secs_f64(from.map_or(0.0, State::seconds)).unwrap_or_default();
+        if let Some(state) = from.filter(|state| state.steps() == plan.all_steps())
+            && let Some(sampled) = sora.finished(plan, state).await?
+        {
+            return Ok((sampled, before));
+        }
+        let given = if let Some(state) = &self.from {
+            state.given().clone()
+        } else if plan.given.references.is_empty() {
             GivenLatents::default()
         } else {
             let began = Instant::now();
@@ -186,19 +285,29 @@ impl Job {
         let net = loaded.transformer(sora, plan)?;
         shared.stop.check()?;
         let (captions, clips): (Vec<&Caption>, _) = (captions.iter().collect(), plan.long.clips);
-        let bar = screen.bar("denoise", clips * plan.timesteps.len());
-        let mut seen = |clip: usize, step: &_| {
+        let bar = screen.bar("denoise", plan.all_steps());
+        let saving = times.and_then(|times| Some((self.saving.as_ref()?, times)));
+        let run = if times.is_some() { "" } else { "uncached" };
+        let mut denoising = sora.denoise(net, &captions, plan, &given, from)?;
+        while let Some((clip, step)) = denoising.step().await? {
             bar.step(step, (clip, clips), run);
-            !shared.stop.asked()
-        };
-        let sampled = sora.sample_video(net, &captions, plan, &given, &mut seen).await?;
+            let (stop, due) = (shared.stop.asked(), saving.is_some_and(|(saving, _)| saving.due(step)));
+            if let Some((saving, times)) = saving.filter(|_| due || stop || denoising.is_done()) {
+                saving.keep(shared, &mut denoising, times).await?;
+            }
+            if stop {
+                return Err(Error::Cancelled.into());
+            }
+        }
+        let sampled = denoising.finish().await?;
         let took = bar.elapsed();
         drop(bar);
         loaded.rest(sora);
-        let mean = took.as_secs_f64() / sampled.steps.len().max(1) as f64;
+        let made = sampled.steps.len() - from.map_or(0, State::steps);
+        let mean = took.as_secs_f64() / made.max(1) as f64;
         let run = if run.is_empty() { String::new() } else { format!(", {run}") };
         screen.say(format!("denoise ok {:.1} s, {mean:.2} s/it{run}", took.as_secs_f64()));
-        Ok((sampled, took))
+        Ok((sampled, before + took))
     }
 
     async fn decode(
@@ -215,8 +324,12 @@ impl Job {
         decoded
     }
 
-    /// Remembers how long stages took, for the next prediction. Denoising counts as if every step had been computed.
+    /// Remembers how long stages took, for the next prediction; of a run that was interrupted, nobody knows. Denoising
+    /// counts as if every step had been computed.
     fn learn(&self, shared: &Shared<'_>, sampled: &Sampled, [text, denoise, decode]: [Duration; 3]) {
+        if self.from.is_some() {
+            return;
+        }
         let mut paces = Paces::read(shared.sora.gpu());
         let work: f64 = sampled.steps.iter().map(|step| step.work).sum::<f64>() / sampled.steps.len().max(1) as f64;
         for stage in &self.plan.memory.stages {
@@ -230,7 +343,7 @@ impl Job {
         paces.write();
     }
 
-    fn recipe(&self, shared: &Shared<'_>, summary: &Summary) -> Value {
+    fn recipe(&self, shared: &Shared<'_>, summary: Option<&Summary>) -> Value {
         let facts = recipe::Facts {
             model: &shared.model,
             files: &shared.files,
@@ -260,7 +373,8 @@ impl Job {
         numbers: &[f32],
         recipe: &Value,
     ) -> Failure {
-        if failure.exit == code::INTERRUPTED || self.place.target.is_stdout() {
+        let kept = self.saving.as_ref().is_some_and(Saving::is_kept);
+        if failure.exit == code::INTERRUPTED || self.place.target.is_stdout() || kept {
             return failure;
         }
         let path = match &self.place.latents {
@@ -283,7 +397,7 @@ impl Job {
     async fn verify(&self, shared: &Shared<'_>, captions: &[Caption], frames: &Frames, loaded: &mut Loaded) -> Outcome {
         let mut twin = self.plan.clone();
         twin.cache = CacheSpec::Off;
-        let (sampled, _) = self.denoise(shared, captions, &twin, loaded, "uncached").await?;
+        let (sampled, _) = self.denoise(shared, captions, &twin, loaded, None).await?;
         let (plain, _) = self.decode(shared, &sampled.latents, loaded, "uncached").await?;
         let psnr = quality::psnr(&plain.rgb, &frames.rgb);
         let (ssim, flip) = (quality::ssim(&plain, frames), quality::flip(&plain, frames));

@@ -1,7 +1,11 @@
 //! The store between a network and a policy.
 
+mod held;
+
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
+
+pub use held::{Held, Outline};
 
 use super::{CachePolicy, Change, Decision, Distance, Measure, Probe, Row, Run, Site};
 use crate::error::Result;
