@@ -171,7 +171,7 @@ impl OpenSora {
     /// The given frames of a plan, scaled to its size and encoded. The encoder's weights are freed again.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if the encoder does not fit; whatever goes wrong on the device.
+    /// [`crate::Error::Checkpoint`] if the encoder does not fit; whatever goes wrong on the device.
     pub async fn encode_given(&self, plan: &Plan) -> Result<GivenLatents> {
         if plan.given.references.is_empty() {
             return Ok(GivenLatents::default());
