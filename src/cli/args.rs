@@ -214,8 +214,9 @@ pub struct Input {
 #[derive(Args)]
 #[command(next_help_heading = "Input")]
 pub struct Model {
-    /// Model folder, or the name of one in `weights`; the shipped model if not given
-    #[arg(short, long, value_name = "FOLDER", env = "RESIDUA_MODEL", aliases = ["ckpt-path", "model-path"])]
+    /// Model by folder or name: one in `weights` or RESIDUA_MODELS, `open-sora-1.2`, or org/name in the hub's cache; the
+    /// shipped model if not given
+    #[arg(short, long, value_name = "MODEL", env = "RESIDUA_MODEL", aliases = ["ckpt-path", "model-path"])]
     pub model: Option<PathBuf>,
 }
 
@@ -383,7 +384,7 @@ pub struct Decode {
 
 #[derive(Args)]
 pub struct Info {
-    /// A model folder, a file of weights or latents, a video, or a folder of frames
+    /// A model by folder or name, a file of weights or latents, a video, or a folder of frames
     pub path: PathBuf,
     /// Print the command that makes this video again
     #[arg(long)]

@@ -4,6 +4,7 @@ mod given;
 pub mod mask_strategy;
 mod memory;
 mod open_sora;
+pub mod parts;
 mod plan;
 mod record;
 mod request;
@@ -14,6 +15,7 @@ mod video;
 
 pub use given::{Given, Long, Posterior};
 pub use open_sora::{Event, OpenSora, Sampled, Video};
+pub use parts::Parts;
 pub use plan::Plan;
 pub use request::{Defaults, Request};
 pub use text::Caption;

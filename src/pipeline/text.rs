@@ -29,7 +29,7 @@ impl OpenSora {
     /// As [`OpenSora::encode`].
     pub async fn encode_texts(&self, texts: &[&str]) -> Result<Vec<Caption>> {
         let most = self.transformer.model_max_length;
-        let encoder = T5Encoder::load(&self.gpu, &self.folder.join("text_encoder"))?;
+        let encoder = T5Encoder::load(&self.gpu, &self.parts.text_encoder)?;
         let mut captions: Vec<Caption> = Vec::with_capacity(texts.len());
         for (i, text) in texts.iter().enumerate() {
             if let Some(same) = texts[..i].iter().position(|earlier| earlier == text) {

@@ -10,6 +10,8 @@ use crate::gpu::{Gpu, lock};
 
 /// The largest finite half.
 const HALF_MAX: f32 = 65504.0;
+/// Most names in a message.
+const NAMED: usize = 20;
 
 /// A place in a checkpoint: a prefix such as `spatial_blocks.3.attn`, and where its tensors go.
 #[derive(Clone)]
@@ -74,6 +76,22 @@ impl Weights {
     pub fn unasked(&self) -> Vec<String> {
         let asked = lock(&self.asked);
         self.checkpoint.names().filter(|n| !asked.contains(*n)).map(String::from).collect()
+    }
+
+    /// Logs what a loaded model has left unread, but for `known`: names, or beginnings of names that end in a dot.
+    pub fn tell_unasked(&self, known: &[&str]) {
+        if !log::log_enabled!(log::Level::Debug) {
+            return;
+        }
+        let is_known = |name: &str| known.iter().any(|k| name == *k || k.ends_with('.') && name.starts_with(k));
+        let left: Vec<String> = self.unasked().into_iter().filter(|name| !is_known(name)).collect();
+        if left.is_empty() {
+            return;
+        }
+        let named = left.iter().take(NAMED).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
+        let more = left.len().saturating_sub(NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        log::debug!("{}: nobody reads {named}{more}", self.checkpoint.path().display());
     }
 
     /// The device tensors go to.

@@ -44,12 +44,12 @@ pub fn run(report: &mut Report, gpu: &Gpu) {
 }
 
 fn pipeline(report: &mut Report, gpu: &Gpu, folder: &Path, case: &str) {
-    let vae = match OpenSoraVae::open(gpu, folder) {
+    let vae = match OpenSoraVae::open(gpu, folder, None) {
         Ok(vae) => vae,
         Err(e) => return report.exact(case, false, e),
     };
     if folder.join("keys.json").is_file() {
-        let config = Config::read(folder);
+        let config = Config::read(folder, None);
         listed(report, &format!("{case}/keys"), gpu, &folder.join("keys.json"), |w| all_of(w, config?));
     }
     for file in files(folder, "safetensors") {

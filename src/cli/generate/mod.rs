@@ -95,17 +95,17 @@ impl<'a> Batch<'a> {
                 requests.push((Request { seed: base.seed.wrapping_add(i as u64), ..request.clone() }, files.clone()));
             }
         }
-        let folder = model::find(args.input.model.model.as_deref())?;
-        model::check(&folder)?;
-        let sora = model::open(&folder, &args.device).await?;
-        let (model, scores) = (model::name(&folder), words::scores(&args.input, sora.defaults()));
+        let parts = model::find(args.input.model.model.as_deref())?;
+        model::check(&parts)?;
+        let sora = model::open(&parts, &args.device).await?;
+        let (model, scores) = (parts.name.clone(), words::scores(&args.input, sora.defaults()));
         let mut shared = Shared { args, screen, stop, sora, model, files: Value::Null, scores, count };
         let mut jobs = Vec::with_capacity(count);
         for (index, (request, files)) in requests.into_iter().enumerate() {
             jobs.push(Job::prepare(&shared, &mut places, index, request, files)?);
         }
         if !args.dry_run {
-            shared.files = model::fingerprint(&folder)?;
+            shared.files = model::fingerprint(&parts)?;
             places.make()?;
         }
         let batch = Self { shared, jobs, places };
