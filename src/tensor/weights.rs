@@ -78,13 +78,18 @@ impl Weights {
         self.checkpoint.names().filter(|n| !asked.contains(*n)).map(String::from).collect()
     }
 
-    /// Logs what a loaded model has left unread, but for `known`: names, or beginnings of names that end in a dot.
+    /// The same without `known` ones: names, or beginnings of names that end in a dot.
+    pub fn unasked_but(&self, known: &[&str]) -> Vec<String> {
+        let is_known = |name: &str| known.iter().any(|k| name == *k || k.ends_with('.') && name.starts_with(k));
+        self.unasked().into_iter().filter(|name| !is_known(name)).collect()
+    }
+
+    /// Logs [`Weights::unasked_but`] of a loaded model.
     pub fn tell_unasked(&self, known: &[&str]) {
         if !log::log_enabled!(log::Level::Debug) {
             return;
         }
-        let is_known = |name: &str| known.iter().any(|k| name == *k || k.ends_with('.') && name.starts_with(k));
-        let left: Vec<String> = self.unasked().into_iter().filter(|name| !is_known(name)).collect();
+        let left = self.unasked_but(known);
         if left.is_empty() {
             return;
         }
