@@ -27,6 +27,10 @@ pub enum Verb {
     Decode(Decode),
     /// Tell what a file is: a model folder, latents, or a video with its recipe
     Info(Info),
+    /// Download the files of a model into the hub's cache, from where every verb takes them
+    Pull(Pull),
+    /// List the models that are found by name
+    List(List),
     /// List adapters with limits and features; the default is marked
     Devices(Devices),
     /// Time this adapter, or compare caches
@@ -389,6 +393,24 @@ pub struct Info {
     /// Print the command that makes this video again
     #[arg(long)]
     pub rerun: bool,
+    #[command(flatten)]
+    pub talk: Talk,
+}
+
+#[derive(Args)]
+pub struct Pull {
+    /// `open-sora-1.2`, or a repository of the hub: org/name, org/name/folder, either with @revision
+    #[arg(value_name = "MODEL")]
+    pub model: String,
+    /// Download without asking
+    #[arg(short, long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub talk: Talk,
+}
+
+#[derive(Args)]
+pub struct List {
     #[command(flatten)]
     pub talk: Talk,
 }

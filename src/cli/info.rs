@@ -61,6 +61,9 @@ fn recipe_of(path: &Path) -> Outcome<Value> {
             let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
             Some(serde_json::from_str(&text).map_err(|e| wrong(path, format!("is not JSON: {e}")))?)
         }
+        _ if path.is_dir() && !path.join("0000.png").is_file() => {
+            return Err(wrong(path, "is neither a file with a recipe nor a folder of frames"));
+        }
         _ if path.symlink_metadata().is_err() => return Err(wrong(path, "there is no such file or folder")),
         _ => read_recipe(path).map_err(Failure::input)?,
     };

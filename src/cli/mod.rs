@@ -11,9 +11,11 @@ mod given;
 mod info;
 mod lab;
 mod latents;
+mod list;
 mod model;
 mod output;
 mod prompts;
+mod pull;
 mod recipe;
 mod report;
 mod screen;
@@ -36,6 +38,8 @@ pub fn main() -> ExitCode {
         Verb::Generate(args) => &args.talk,
         Verb::Decode(args) => &args.talk,
         Verb::Info(args) => &args.talk,
+        Verb::Pull(args) => &args.talk,
+        Verb::List(args) => &args.talk,
         Verb::Devices(args) => &args.talk,
         Verb::Bench(args) => bench::talk(args),
         Verb::Calibrate(args) => &args.work.talk,
@@ -46,6 +50,8 @@ pub fn main() -> ExitCode {
         Verb::Generate(args) => generate::run(args, &screen),
         Verb::Decode(args) => decode::run(args, &screen),
         Verb::Info(args) => info::run(args, &screen),
+        Verb::Pull(args) => pull::run(args, &screen),
+        Verb::List(args) => list::run(args, &screen),
         Verb::Devices(args) => devices::run(args, &screen),
         Verb::Bench(args) => bench::run(args, &screen),
         Verb::Calibrate(args) => calibrate::run(args, &screen),
