@@ -330,3 +330,44 @@ fn text_encoders_in_halves() {
         assert!(frames(dir.path(), "model") == halves, "{dtype:?}");
     }
 }
+
+/// Tensors that nobody knows are told to those who want to know, and change nothing.
+#[test]
+fn unknown_tensors() {
+    let dir = scratch();
+    let model = dir.path().join("model");
+    plain(&model);
+    let extra = |all: Vec<Stored>, count: usize, name: &str| -> Vec<Stored> {
+        let more = (0..count).map(|i| Stored { name: format!("{name}{i:02}"), shape: vec![1], numbers: vec![0.0] });
+        all.into_iter().chain(more).collect()
+    };
+    let write =
+        |part: &str, tensors: &[Stored]| tiny::write(&model.join(part).join("model.safetensors"), tensors, Dtype::F32);
+    write("transformer", &extra(tiny::transformer(), 23, "ema."));
+    write("vae", &extra(tiny::vae(), 1, "loss."));
+    write("text_encoder", &extra(tiny::t5(), 3, "decoder.block."));
+    let mut command = residua(dir.path());
+    command.env("RESIDUA_LOG", "residua=debug");
+    let flags = ["-s", "7", "-W", "32", "-H", "24", "-f", "17", "--steps", "2", "-o", "x.rgb"];
+    let ran: Ran = command.args(["generate", "-m", "model", "-p", "a red circle"]).args(flags).output().unwrap().into();
+    let ran = ran.ok();
+    assert!(std::fs::read(dir.path().join("x.rgb")).unwrap() == expected());
+    let told: Vec<&str> = ran.err.lines().filter(|l| l.contains("nobody reads")).collect();
+    assert_eq!(told.len(), 2, "a decoder beside the text encoder is known: {told:?}");
+    assert!(told[0].contains("`ema.00`, `ema.01`") && told[0].ends_with("`ema.19` and 3 more"), "{told:?}");
+    assert!(told[1].ends_with("nobody reads `loss.00`"), "{told:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn links_to_nothing_are_named() {
+    let dir = scratch();
+    let model = dir.path().join("model");
+    plain(&model);
+    let file = model.join("transformer/model.safetensors");
+    std::fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink("../blobs/gone", &file).unwrap();
+    let ran = generate(dir.path(), "model", None);
+    let named = ran.err.contains("transformer/model.safetensors: is a link to `../blobs/gone`, which is not there");
+    assert!(ran.exit == 3 && named, "{}", ran.err);
+}

@@ -12,10 +12,11 @@ mod work;
 #[path = "without.rs"]
 mod work;
 
-use residua::pipeline::parts::{HubId, by_name};
+use residua::pipeline::parts::{HubId, Place, by_name};
 
 use super::args::Pull;
 use super::exit::Outcome;
+use super::model;
 use super::screen::Screen;
 
 /// Runs the verb.
@@ -27,10 +28,14 @@ pub fn run(args: &Pull, screen: &Screen) -> Outcome {
     work::run(args, ids, screen)
 }
 
-/// The repositories of a model: the first that each part is published in, or the one that is named.
+/// The repositories of a model: the one that is named, or those that the parts of a known one are in or come from. What
+/// lies in a plain folder needs none.
 fn repositories(name: &str) -> Outcome<Vec<HubId>> {
     let Some(known) = by_name(name) else { return Ok(vec![name.strip_prefix("hub:").unwrap_or(name).parse()?]) };
-    let mut ids = known.parts.iter().map(|(_, sources)| sources[0].parse()).collect::<Result<Vec<HubId>, _>>()?;
+    let search = model::search();
+    let elsewhere = |place: &Place| place.folder.as_ref().is_ok_and(|folder| !folder.starts_with(&search.hub.root));
+    let places = search.known(known)?.places.into_iter().filter(|place| !elsewhere(place));
+    let mut ids: Vec<HubId> = places.filter_map(|place| place.hub).collect();
     ids.dedup();
     Ok(ids)
 }

@@ -28,6 +28,9 @@ struct Wanted {
 /// # Errors
 /// As the verb.
 pub fn run(args: &Pull, mut ids: Vec<HubId>, screen: &Screen) -> Outcome {
+    if ids.is_empty() {
+        screen.say(format!("{}: all of it is there, in folders of its own", args.model));
+    }
     let client = Client::from_env()?;
     let mut done = BTreeSet::new();
     while !ids.is_empty() {

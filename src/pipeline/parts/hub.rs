@@ -195,7 +195,7 @@ mod tests {
         std::fs::create_dir_all(repo.join("snapshots").join(commit)).unwrap();
         assert!(cache.find(&id).unwrap().unwrap().ends_with(commit));
         assert!(cache.find(&format!("org/name@{commit}").parse().unwrap()).unwrap().is_ok());
-        assert_eq!(cache.repos(), [id.clone()]);
+        assert_eq!(cache.repos(), std::slice::from_ref(&id));
         for garbage in ["../../../etc", "", "main", &"f".repeat(2000), &commit.to_uppercase()] {
             std::fs::write(repo.join("refs/main"), garbage).unwrap();
             let error = cache.find(&id).unwrap_err().to_string();
