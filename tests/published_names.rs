@@ -1,5 +1,7 @@
-//! The published denoisers: every tensor of a checkpoint's table is asked for by name and shape, and nothing else.
-//! (The lists of the VAE and of T5-XXL are fixtures of the `golden` target.)
+//! The published checkpoints: every tensor of their tables is asked for by name and shape, and nothing else.
+
+#[path = "published/mod.rs"]
+mod published;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,64 +9,45 @@ use std::sync::Arc;
 use residua::gpu::{Gpu, Prefs};
 use residua::models::latte::{self, Latte};
 use residua::models::open_sora_plan;
-use residua::models::stdit3::{Config, STDiT3};
+use residua::models::stdit3::{self, Config, STDiT3};
+use residua::models::t5::{self, T5Encoder};
+use residua::models::vae::{self, OpenSoraVae};
 use residua::tensor::{Checkpoint, Weights};
 
-/// The table of the checkpoint, from its description rather than from the model's code.
-fn table() -> BTreeMap<String, Vec<usize>> {
-    let (c, d, text, hidden) = (1152, 72, 4096, 4608);
-    let mut all = BTreeMap::new();
-    let mut add = |name: String, shape: &[usize]| drop(all.insert(name, shape.to_vec()));
-    add("rope.freqs".into(), &[d / 2]);
-    add("y_embedder.y_embedding".into(), &[300, text]);
-    add("final_layer.scale_shift_table".into(), &[2, c]);
-    add("x_embedder.proj.weight".into(), &[c, 4, 1, 2, 2]);
-    add("x_embedder.proj.bias".into(), &[c]);
-    let mut linear = vec![
-        ("t_block.1".to_string(), c, 6 * c),
-        ("y_embedder.y_proj.fc1".into(), text, c),
-        ("y_embedder.y_proj.fc2".into(), c, c),
-        ("final_layer.linear".into(), c, 32),
-    ];
-    for embedder in ["t_embedder", "fps_embedder"] {
-        linear.push((format!("{embedder}.mlp.0"), 256, c));
-        linear.push((format!("{embedder}.mlp.2"), c, c));
-    }
-    for block in ["spatial", "temporal"].iter().flat_map(|a| (0..28).map(move |i| format!("{a}_blocks.{i}"))) {
-        add(format!("{block}.scale_shift_table"), &[6, c]);
-        add(format!("{block}.attn.q_norm.weight"), &[d]);
-        add(format!("{block}.attn.k_norm.weight"), &[d]);
-        for (part, inputs, outputs) in [
-            ("attn.qkv", c, 3 * c),
-            ("attn.proj", c, c),
-            ("cross_attn.q_linear", c, c),
-            ("cross_attn.kv_linear", c, 2 * c),
-            ("cross_attn.proj", c, c),
-            ("mlp.fc1", c, hidden),
-            ("mlp.fc2", hidden, c),
-        ] {
-            linear.push((format!("{block}.{part}"), inputs, outputs));
-        }
-    }
-    for (name, inputs, outputs) in linear {
-        add(format!("{name}.weight"), &[outputs, inputs]);
-        add(format!("{name}.bias"), &[outputs]);
-    }
-    all
-}
-
+/// All three parts of Open-Sora v1.2: every name and shape of the published files is asked for, but for those that are
+/// known to be of no use.
 #[test]
-fn stdit3_xl_2() {
-    let table = table();
-    assert_eq!(table.len(), 973);
-    let numbers: usize = table.values().map(|shape| shape.iter().product::<usize>()).sum();
-    assert_eq!(numbers, 1_208_872_772);
-
-    let weights = outline(&table);
-    if let Err(e) = STDiT3::from_weights(&weights, Config::xl_2()) {
+fn open_sora_1_2() {
+    let transformer = outline(&published::stdit3());
+    if let Err(e) = STDiT3::from_weights(&transformer, Config::xl_2()) {
         panic!("{e}");
     }
-    assert_eq!(weights.unasked(), Vec::<String>::new());
+    assert_eq!(transformer.unasked_but(&stdit3::UNUSED), [""; 0]);
+
+    let autoencoder = outline(&published::vae());
+    let vae = OpenSoraVae::from_weights(autoencoder.clone(), vae::Config::default()).expect("scale and shift");
+    if let Err(e) = vae.decoder().and(vae.encoder().map(drop)) {
+        panic!("{e}");
+    }
+    assert_eq!(autoencoder.unasked_but(&vae::UNUSED), [""; 0]);
+
+    // the embedding has two names, and a file may hold either or both
+    for without in ["", "shared.weight", "encoder.embed_tokens.weight"] {
+        let mut shapes = published::t5();
+        shapes.remove(without);
+        let encoder = outline(&shapes);
+        if let Err(e) = T5Encoder::from_weights(encoder.clone(), t5::Config::xxl()) {
+            panic!("{e}");
+        }
+        assert_eq!(encoder.unasked_but(&t5::UNUSED), [""; 0]);
+    }
+    let mut whole = published::t5();
+    whole.insert("decoder.block.0.layer.0.layer_norm.weight".into(), vec![4096]);
+    whole.insert("lm_head.weight".into(), vec![32128, 4096]);
+    let encoder = outline(&whole);
+    assert!(T5Encoder::from_weights(encoder.clone(), t5::Config::xxl()).is_ok());
+    assert_eq!(encoder.unasked().len(), 2);
+    assert_eq!(encoder.unasked_but(&t5::UNUSED), [""; 0]);
 }
 
 /// The checkpoint of Latte-1, and of Open-Sora-Plan v1.1 whatever its number of frames.
@@ -117,8 +100,7 @@ fn latte_1_and_open_sora_plan() {
         if let Err(e) = Latte::from_weights(&weights, config) {
             panic!("{e}");
         }
-        // a buffer of the training, of no use here
-        assert_eq!(weights.unasked(), ["caption_projection.y_embedding"]);
+        assert_eq!(weights.unasked(), latte::UNUSED);
     }
 }
 

@@ -31,6 +31,10 @@ pub enum Verb {
     Decode(Decode),
     /// Tell what a file is: a model folder, latents, a state, or a video with its recipe
     Info(Info),
+    /// Download the files of a model into the hub's cache, from where every verb takes them
+    Pull(Pull),
+    /// List the models that are found by name
+    List(List),
     /// Write weights anew: in f16, bf16, f32 or eight bits, of one part or a whole model
     #[command(after_help = CONVERT_HELP)]
     Convert(Convert),
@@ -228,8 +232,9 @@ pub struct Input {
 #[derive(Args)]
 #[command(next_help_heading = "Input")]
 pub struct Model {
-    /// Model folder, or the name of one in `weights`; the shipped model if not given
-    #[arg(short, long, value_name = "FOLDER", env = "RESIDUA_MODEL", aliases = ["ckpt-path", "model-path"])]
+    /// Model by folder or name: one in `weights` or RESIDUA_MODELS, `open-sora-1.2`, or org/name in the hub's cache; the
+    /// shipped model if not given
+    #[arg(short, long, value_name = "MODEL", env = "RESIDUA_MODEL", aliases = ["ckpt-path", "model-path"])]
     pub model: Option<PathBuf>,
 }
 
@@ -454,11 +459,29 @@ pub struct Decode {
 
 #[derive(Args)]
 pub struct Info {
-    /// A model folder, a file of weights or latents, a state, a video, or a folder of frames
+    /// A model by folder or name, a file of weights or latents, a state, a video, or a folder of frames
     pub path: PathBuf,
     /// Print the command that makes this video again
     #[arg(long)]
     pub rerun: bool,
+    #[command(flatten)]
+    pub talk: Talk,
+}
+
+#[derive(Args)]
+pub struct Pull {
+    /// `open-sora-1.2`, or a repository of the hub: org/name, org/name/folder, either with @revision
+    #[arg(value_name = "MODEL")]
+    pub model: String,
+    /// Download without asking
+    #[arg(short, long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub talk: Talk,
+}
+
+#[derive(Args)]
+pub struct List {
     #[command(flatten)]
     pub talk: Talk,
 }

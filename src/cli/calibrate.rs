@@ -3,7 +3,7 @@
 use residua::cache::replay::{Found, Goal, Recording, Search, found, search};
 use residua::cache::{CacheSpec, Calibration, Codebook, MoReg, Preset, Settings, Wish};
 use residua::media::{self, Format, Frames};
-use residua::pipeline::Caption;
+use residua::pipeline::{Caption, Parts};
 use serde_json::{Value, json};
 
 use super::bench::cache::stats::{mean, median};
@@ -42,9 +42,9 @@ async fn work(args: &Calibrate, screen: &Screen, stop: &Stop) -> Outcome {
         return Err(Failure::wrong("cache", "only adacache has a codebook to calibrate"));
     };
     media::check_writable(&args.output, Format::Rgb, args.force).map_err(Failure::output)?;
-    let folder = model::find(args.work.model.model.as_deref())?;
-    let jobs = lab::jobs(&args.work, &folder, "calibration")?;
-    let held_out = held_out(args, &folder)?;
+    let parts = model::find(args.work.model.model.as_deref())?;
+    let jobs = lab::jobs(&args.work, &parts, "calibration")?;
+    let held_out = held_out(args, &parts)?;
     if let Some(job) = held_out.iter().find(|h| jobs.iter().any(|j| (&j.prompt, j.seed) == (&h.prompt, h.seed))) {
         let problem =
             format!("holds `{}` with seed {}, which is learned from; it would confirm nothing", job.prompt, job.seed);
@@ -61,7 +61,7 @@ async fn work(args: &Calibrate, screen: &Screen, stop: &Stop) -> Outcome {
     }
     screen.say(format!(
         "{}  {} steps, cfg {}: {} prompts to learn from, {} to confirm on, rates up to {most}",
-        model::name(&folder),
+        parts.name,
         steps,
         first.guidance,
         jobs.len(),
@@ -120,8 +120,8 @@ async fn work(args: &Calibrate, screen: &Screen, stop: &Stop) -> Outcome {
     Ok(())
 }
 
-fn held_out(args: &Calibrate, folder: &std::path::Path) -> Outcome<Vec<Job>> {
-    let list = prompts::read(&lab::listed(args.held_out.as_deref(), folder, "held-out", "held-out")?)?;
+fn held_out(args: &Calibrate, parts: &Parts) -> Outcome<Vec<Job>> {
+    let list = prompts::read(&lab::listed(args.held_out.as_deref(), parts, "held-out", "held-out")?)?;
     let seed = |p: &prompts::Prompt| p.seed.unwrap_or(args.work.seeds[0]);
     Ok(list.into_iter().map(|p| Job { seed: seed(&p), prompt: p.prompt, group: p.group }).collect())
 }

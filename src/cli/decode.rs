@@ -38,18 +38,18 @@ async fn work(args: &Decode, screen: &Screen, stop: &Stop) -> Outcome {
     let (frames, fps) = length(args, &given)?;
     let stem = args.latents.file_stem().map_or_else(|| "video".into(), |s| s.to_string_lossy().into_owned());
     let target = Target::choose(&args.video, &stem, if frames == 1 { "png" } else { "mp4" })?;
-    let folder = model::find(args.model.model.as_deref())?;
-    model::check(&folder)?;
-    let sora = model::open(&folder, &args.device).await?;
+    let parts = model::find(args.model.model.as_deref())?;
+    model::check(&parts)?;
+    let sora = model::open(&parts, &args.device).await?;
 
     let [_, _, _, h, w] = given.shape;
     let gpu = sora.gpu();
-    screen.say(format!("{}  {}x{} x {frames} frames, decode only", model::name(&folder), 8 * w, 8 * h));
+    screen.say(format!("{}  {}x{} x {frames} frames, decode only", parts.name, 8 * w, 8 * h));
     screen.say(format!("{} ({})", gpu.info().name, gpu.info().backend));
     screen.event(
         "plan",
         json!({
-            "model": model::name(&folder), "size": [8 * w, 8 * h], "frames": frames, "fps": fps, "latent": given.shape,
+            "model": parts.name, "size": [8 * w, 8 * h], "frames": frames, "fps": fps, "latent": given.shape,
             "adapter": model::adapter(gpu), "output": target.path.display().to_string(),
         }),
     );

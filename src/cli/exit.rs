@@ -74,6 +74,12 @@ impl Failure {
         Self { exit: code::INPUT, ..error.into() }
     }
 
+    /// Something that was to be downloaded and could not be.
+    #[cfg(feature = "download")]
+    pub fn download(what: impl std::fmt::Display, problem: impl std::fmt::Display) -> Self {
+        Self { exit: code::INPUT, code: "download.failed", message: format!("{what}: {problem}"), hint: None }
+    }
+
     /// An error about something we were to write.
     pub fn output(error: Error) -> Self {
         let hint = match &error {

@@ -6,7 +6,8 @@ use std::path::Path;
 use residua::Error;
 use residua::media::read_recipe;
 use residua::models::stdit3;
-use residua::pipeline::{Defaults, State};
+use residua::pipeline::State;
+use residua::pipeline::parts::{Located, Part};
 use residua::tensor::Checkpoint;
 use serde_json::{Value, json};
 
@@ -24,9 +25,6 @@ const NAMED: usize = 20;
 /// If the file is not there, damaged, or nothing known.
 pub fn run(args: &Info, screen: &Screen) -> Outcome {
     let path = args.path.as_path();
-    if path.symlink_metadata().is_err() {
-        return Err(wrong(path, "there is no such file or folder"));
-    }
     if args.rerun {
         let recipe = recipe_of(path)?;
         screen.data(recipe::command(&recipe)?);
@@ -35,8 +33,10 @@ pub fn run(args: &Info, screen: &Screen) -> Outcome {
         }
         return Ok(());
     }
-    let (value, lines) = if path.is_dir() && path.join("transformer").is_dir() {
-        model_folder(path)?
+    let there = path.symlink_metadata().is_ok();
+    let (value, lines) = if !there || path.is_dir() && !path.join("0000.png").is_file() {
+        // (a path that is none of a model may still be the name of one)
+        located(&model::search().find(path).map_err(Failure::input)?)?
     } else if Checkpoint::is_name(path) {
         weights(path)?
     } else {
@@ -64,8 +64,9 @@ fn recipe_of(path: &Path) -> Outcome<Value> {
             Some(serde_json::from_str(&text).map_err(|e| wrong(path, format!("is not JSON: {e}")))?)
         }
         _ if path.is_dir() && !path.join("0000.png").is_file() => {
-            return Err(wrong(path, "is neither a model folder nor a folder of frames"));
+            return Err(wrong(path, "is neither a file with a recipe nor a folder of frames"));
         }
+        _ if path.symlink_metadata().is_err() => return Err(wrong(path, "there is no such file or folder")),
         _ => read_recipe(path).map_err(Failure::input)?,
     };
     found.filter(Value::is_object).ok_or_else(|| wrong(path, "holds no recipe"))
@@ -138,38 +139,42 @@ fn weights(path: &Path) -> Outcome<(Value, String)> {
     Ok((value, lines.join("\n")))
 }
 
-fn model_folder(folder: &Path) -> Outcome<(Value, String)> {
-    let config = stdit3::Config::read(&folder.join("transformer"))?;
-    let defaults = Defaults::read(folder)?;
-    let name = model::name(folder);
-    let (c, d) = (&config, &defaults);
-    let network = format!("STDiT3, {} wide, {} deep, {} heads", c.hidden_size, c.depth, c.num_heads);
+/// A model: its parts, where they were found, how large they are; and what is missing.
+fn located(found: &Located) -> Outcome<(Value, String)> {
+    let transformer = found.folder(Part::Transformer).map(stdit3::Config::read).transpose()?;
+    let (name, d) = (&found.name, &found.defaults);
+    let network = transformer.as_ref().map_or_else(
+        || "incomplete".into(),
+        |c| format!("STDiT3, {} wide, {} deep, {} heads", c.hidden_size, c.depth, c.num_heads),
+    );
     let mut lines = vec![format!("{name:13} {network}")];
+    lines.extend(found.licence.as_ref().map(|licence| format!("licence       {licence}")));
     let mut parts = serde_json::Map::new();
-    for part in ["transformer", "vae", "text_encoder"] {
-        let path = folder.join(part);
-        if !path.is_dir() {
-            lines.push(format!("{part:13} missing"));
-            parts.insert(part.into(), Value::Null);
-            continue;
-        }
-        let counted = Counted::of(&Checkpoint::open(&path).map_err(Failure::input)?);
-        let bytes = weight_bytes(&path);
-        let Counted { tensors, parameters, types } = &counted;
-        let stored = format!("{}, {}", size(bytes), counted.types());
-        lines.push(format!("{part:13} {tensors} tensors, {parameters} parameters, {stored}"));
-        parts
-            .insert(part.into(), json!({"tensors": tensors, "parameters": parameters, "bytes": bytes, "types": types}));
+    for place in &found.places {
+        let hub = place.hub.as_ref().map(ToString::to_string);
+        let part = place.part.name();
+        let (line, value) = match &place.folder {
+            Err(looked) => (format!("missing: {}", looked.join("; ")), json!({"missing": looked, "hub": hub})),
+            Ok(folder) => {
+                let (what, mut value) = held(place.part, folder)?;
+                value["folder"] = folder.display().to_string().into();
+                value["hub"] = hub.clone().into();
+                let hub = hub.map_or_else(String::new, |hub| format!(" ({hub})"));
+                (format!("{what} in {}{hub}", folder.display()), value)
+            }
+        };
+        lines.push(format!("{part:13} {line}"));
+        parts.insert(part.into(), value);
     }
-    let tokenizer = ["spiece.model", "tokenizer.json"].into_iter().find(|n| folder.join("tokenizer").join(n).is_file());
-    lines.push(format!("tokenizer     {}", tokenizer.unwrap_or("missing")));
     lines.push(format!(
         "defaults      {}x{} x {} frames, {} fps, {} steps, cfg {}",
         d.width, d.height, d.frames, d.fps, d.steps, d.guidance
     ));
     let value = json!({
-        "kind": "model", "name": name, "parts": parts, "tokenizer": tokenizer,
-        "transformer": {"hidden_size": c.hidden_size, "depth": c.depth, "num_heads": c.num_heads},
+        "kind": "model", "name": name, "licence": found.licence, "parts": parts,
+        "transformer": transformer.map(|c| {
+            json!({"hidden_size": c.hidden_size, "depth": c.depth, "num_heads": c.num_heads})
+        }),
         "defaults": {
             "width": d.width, "height": d.height, "frames": d.frames, "fps": d.fps, "steps": d.steps, "cfg": d.guidance
         },
@@ -177,8 +182,30 @@ fn model_folder(folder: &Path) -> Outcome<(Value, String)> {
     Ok((value, lines.join("\n")))
 }
 
-fn weight_bytes(folder: &Path) -> u64 {
+/// What a part's folder holds.
+fn held(part: Part, folder: &Path) -> Outcome<(String, Value)> {
+    if part.has_weights() {
+        let counted = Counted::of(&Checkpoint::open(folder).map_err(Failure::input)?);
+        let bytes = weight_bytes(folder);
+        let Counted { tensors, parameters, types } = &counted;
+        let what = format!("{tensors} tensors, {parameters} parameters, {}, {}", size(bytes), counted.types());
+        return Ok((what, json!({"tensors": tensors, "parameters": parameters, "bytes": bytes, "types": types})));
+    }
+    let entries = std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))?;
+    let mut names: Vec<String> = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    if part == Part::Tokenizer {
+        names.retain(|n| ["spiece.model", "tokenizer.json"].contains(&n.as_str()));
+        names.truncate(1);
+    }
+    Ok((names.join(", "), json!({"files": names})))
+}
+
+/// Bytes of the weights that are read of a folder.
+pub fn weight_bytes(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let weights = entries.filter(|e| Checkpoint::is_name(&e.path()));
-    weights.filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum()
+    let names: Vec<String> = entries.filter_map(|e| e.file_name().into_string().ok()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let read = Checkpoint::files_of(&names);
+    read.iter().filter_map(|n| folder.join(n).metadata().ok()).map(|m| m.len()).sum()
 }

@@ -12,10 +12,12 @@ mod given;
 mod info;
 mod lab;
 mod latents;
+mod list;
 mod model;
 mod output;
 mod pace;
 mod prompts;
+mod pull;
 mod recipe;
 mod report;
 mod screen;
@@ -40,6 +42,8 @@ pub fn main() -> ExitCode {
         Verb::Decode(args) => &args.talk,
         Verb::Info(args) => &args.talk,
         Verb::Convert(args) => &args.talk,
+        Verb::Pull(args) => &args.talk,
+        Verb::List(args) => &args.talk,
         Verb::Devices(args) => &args.talk,
         Verb::Bench(args) => bench::talk(args),
         Verb::Calibrate(args) => &args.work.talk,
@@ -52,6 +56,8 @@ pub fn main() -> ExitCode {
         Verb::Decode(args) => decode::run(args, &screen),
         Verb::Info(args) => info::run(args, &screen),
         Verb::Convert(args) => convert::run(args, &screen),
+        Verb::Pull(args) => pull::run(args, &screen),
+        Verb::List(args) => list::run(args, &screen),
         Verb::Devices(args) => devices::run(args, &screen),
         Verb::Bench(args) => bench::run(args, &screen),
         Verb::Calibrate(args) => calibrate::run(args, &screen),

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use super::{Caption, Defaults, Footprint, Plan, Request};
+use super::{Caption, Defaults, Footprint, Parts, Plan, Request};
 use crate::cache::{CacheSpec, Calibration, MadeFor, ResidualCache, Run, Wish};
 use crate::diffusion::noise::Generator;
 use crate::diffusion::sampler::{self, Denoiser, Step};
@@ -20,11 +20,10 @@ use crate::nn::Tap;
 use crate::tensor::{Tensor, fingerprint};
 use crate::text::tokenizer::Tokenizer;
 
-/// A model folder in the hub's layout, checked, with nothing loaded yet.
+/// A model whose parts were found and fit each other, with nothing loaded yet.
 pub struct OpenSora {
     pub(super) gpu: Gpu,
-    pub(super) folder: PathBuf,
-    defaults: Defaults,
+    pub(super) parts: Parts,
     pub(super) transformer: stdit3::Config,
     pub(super) vae: vae::Config,
     pub(super) tokenizer: Tokenizer,
@@ -77,43 +76,38 @@ pub enum Event<'a> {
     Frames(usize, usize),
 }
 
-/// The parts of a model folder.
-const PARTS: [&str; 4] = ["transformer", "vae", "text_encoder", "tokenizer"];
-
 impl OpenSora {
-    /// Opens a folder: `transformer`, `vae`, `text_encoder`, `tokenizer`, and perhaps `scheduler` and `model_index.json`.
+    /// Opens a folder: `transformer`, `vae`, `text_encoder`, `tokenizer`, and perhaps `scheduler` and `model_index.json`;
+    /// or another one that [`parts::Search::open`](super::parts::Search::open) understands.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] naming the part or field that is missing or wrong.
     pub fn open(gpu: &Gpu, folder: &Path) -> Result<Self> {
-        if !folder.is_dir() {
-            return Err(Error::checkpoint(
-                folder,
-                "there is no such model folder; it should hold ".to_string() + &PARTS.join(", "),
-            ));
-        }
-        if let Some(part) = PARTS.iter().find(|p| !folder.join(p).is_dir()) {
-            let problem = format!("has no folder `{part}`; a model folder holds {}", PARTS.join(", "));
-            return Err(Error::checkpoint(folder, problem));
-        }
-        let transformer = stdit3::Config::read(&folder.join("transformer"))?;
-        let vae = vae::Config::read(&folder.join("vae"))?;
-        let text = t5::Config::read(&folder.join("text_encoder"))?;
-        let apart = |part: &str, problem: String| {
-            Err(Error::checkpoint(folder.join(part), format!("{problem}; these parts are not of one model")))
+        Self::from_parts(gpu, Parts::of_folder(folder)?)
+    }
+
+    /// Opens a model whose parts were found.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] naming the part or field that is wrong.
+    pub fn from_parts(gpu: &Gpu, parts: Parts) -> Result<Self> {
+        let transformer = stdit3::Config::read(&parts.transformer)?;
+        let vae = vae::Config::read(&parts.vae, parts.vae_2d.as_deref())?;
+        let text = t5::Config::read(&parts.text_encoder)?;
+        let apart = |part: &Path, problem: String| {
+            Err(Error::checkpoint(part, format!("{problem}; these parts are not of one model")))
         };
         if text.d_model != transformer.caption_channels {
             let (gives, reads) = (text.d_model, transformer.caption_channels);
-            return apart("text_encoder", format!("gives {gives} channels, but the transformer reads {reads}"));
+            return apart(&parts.text_encoder, format!("gives {gives} channels, but the transformer reads {reads}"));
         }
         if vae.temporal.embed_dim != transformer.in_channels {
             let (reads, gives) = (vae.temporal.embed_dim, transformer.in_channels);
-            return apart("vae", format!("reads latents of {reads} channels, but the transformer makes {gives}"));
+            return apart(&parts.vae, format!("reads latents of {reads} channels, but the transformer makes {gives}"));
         }
-        let tokenizer = Tokenizer::open(&folder.join("tokenizer"))?;
-        let defaults = Defaults::read(folder)?;
-        let (gpu, folder) = (gpu.clone(), folder.to_path_buf());
-        Ok(Self { gpu, folder, defaults, transformer, vae, tokenizer, captions: None, footprints: Mutex::default() })
+        let tokenizer = Tokenizer::open(&parts.tokenizer)?;
+        let (gpu, footprints) = (gpu.clone(), Mutex::default());
+        Ok(Self { gpu, parts, transformer, vae, tokenizer, captions: None, footprints })
     }
 
     /// Keeps captions in a folder, such as [`caption_folder`](super::caption_folder): a prompt that was encoded before, by
@@ -123,9 +117,14 @@ impl OpenSora {
         Self { captions: folder, ..self }
     }
 
-    /// What the folder offers where a request says nothing.
+    /// What the model offers where a request says nothing.
     pub fn defaults(&self) -> &Defaults {
-        &self.defaults
+        &self.parts.defaults
+    }
+
+    /// Where its parts lie.
+    pub fn parts(&self) -> &Parts {
+        &self.parts
     }
 
     /// The device stages run on.
@@ -146,7 +145,7 @@ impl OpenSora {
 
     /// [`OpenSora::plan`] without a look at memory.
     pub(super) fn resolve(&self, request: &Request) -> Result<Plan> {
-        let mut plan = Plan::new(request, &self.defaults, &self.transformer, &self.vae)?;
+        let mut plan = Plan::new(request, self.defaults(), &self.transformer, &self.vae)?;
         plan.cache = self.calibrated(&plan)?;
         // the policy's own checks, before any work
         self.cache_for(&plan)?;
@@ -156,7 +155,8 @@ impl OpenSora {
     /// The plan's cache with the model's own preset in place of a released one, if there is one for the number of steps.
     fn calibrated(&self, plan: &Plan) -> Result<CacheSpec> {
         let CacheSpec::AdaCache(wish) = &plan.cache else { return Ok(plan.cache.clone()) };
-        let own = wish.own_file(plan.timesteps.len()).map(|file| self.folder.join("cache").join(file));
+        let presets = self.parts.cache.as_ref();
+        let own = wish.own_file(plan.timesteps.len()).and_then(|file| Some(presets?.join(file)));
         let wish = match own.filter(|path| path.is_file()) {
             Some(path) => Wish::clone(wish).calibrated(Calibration::read(&path)?),
             None => Wish::clone(wish),
@@ -167,12 +167,6 @@ impl OpenSora {
         Ok(CacheSpec::AdaCache(Box::new(wish)))
     }
 
-    /// Name of the model's folder.
-    pub(super) fn name(&self) -> String {
-        let whole = self.folder.canonicalize().unwrap_or_else(|_| self.folder.clone());
-        whole.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy().into_owned())
-    }
-
     /// What a calibration of the plan's runs is good for.
     ///
     /// # Errors
@@ -180,8 +174,8 @@ impl OpenSora {
     pub fn made_for(&self, plan: &Plan) -> Result<MadeFor> {
         let [height, width] = plan.pixels();
         Ok(MadeFor {
-            model: self.name(),
-            weights: fingerprint(&self.folder.join("transformer"))?,
+            model: self.parts.name.clone(),
+            weights: fingerprint(&self.parts.transformer)?,
             steps: plan.timesteps.len(),
             size: [width, height, plan.frames],
             guidance: plan.guidance,
@@ -229,7 +223,7 @@ impl OpenSora {
     /// # Errors
     /// As [`STDiT3::load`].
     pub fn load_transformer(&self) -> Result<STDiT3> {
-        STDiT3::load(&self.gpu, &self.folder.join("transformer"))
+        STDiT3::load(&self.gpu, &self.parts.transformer)
     }
 
     /// The denoiser in the manner of a plan, which is also told the device: see [`Gpu::set_budget`].
@@ -238,7 +232,7 @@ impl OpenSora {
     /// As [`STDiT3::load`].
     pub fn load_transformer_for(&self, plan: &Plan) -> Result<STDiT3> {
         self.gpu.set_budget(plan.memory.budget);
-        STDiT3::load_as(&self.gpu, &self.folder.join("transformer"), plan.memory.residence)
+        STDiT3::load_as(&self.gpu, &self.parts.transformer, plan.memory.residence)
     }
 
     /// The start latent of a plan: given, or noise.
@@ -326,7 +320,7 @@ impl OpenSora {
     /// # Errors
     /// As [`OpenSoraVae::open`].
     pub fn open_vae(&self) -> Result<OpenSoraVae> {
-        OpenSoraVae::open(&self.gpu, &self.folder.join("vae"))
+        OpenSoraVae::open(&self.gpu, &self.parts.vae, self.parts.vae_2d.as_deref())
     }
 
     /// [`OpenSora::decode`] by an autoencoder that stays.

@@ -70,7 +70,7 @@ impl<'a> Rehearsal<'a> {
 
     /// Texts of so many tokens. Where there is no encoder, captions may be at hand: then nobody needs it.
     fn text(&mut self, tokens: &[usize]) -> Result<()> {
-        let Ok(encoder) = T5Encoder::load(&self.gpu, &self.sora.folder.join("text_encoder")) else { return Ok(()) };
+        let Ok(encoder) = T5Encoder::load(&self.gpu, &self.sora.parts.text_encoder) else { return Ok(()) };
         self.stage("text", |own| {
             for &n in tokens {
                 encoder.forward(&vec![0; n])?;
@@ -148,11 +148,11 @@ impl<'a> Rehearsal<'a> {
     }
 
     fn net(&self) -> Result<STDiT3> {
-        STDiT3::load_as(&self.gpu, &self.sora.folder.join("transformer"), self.manner.residence)
+        STDiT3::load_as(&self.gpu, &self.sora.parts.transformer, self.manner.residence)
     }
 
     fn vae(&self) -> Result<OpenSoraVae> {
-        OpenSoraVae::open(&self.gpu, &self.sora.folder.join("vae"))
+        OpenSoraVae::open(&self.gpu, &self.sora.parts.vae, self.sora.parts.vae_2d.as_deref())
     }
 
     fn latents(&self, [c, t, h, w]: [usize; 4]) -> Tensor {

@@ -137,11 +137,7 @@ impl Defaults {
     /// [`Error::Checkpoint`] if a file is there but not what it should be, or a value is absurd.
     pub fn read(folder: &Path) -> Result<Self> {
         let index: Index = read_json(&folder.join("model_index.json"))?.unwrap_or_default();
-        let scheduler: Scheduler = read_json(&folder.join("scheduler/scheduler_config.json"))?.unwrap_or_default();
-        let mut own = Self::default();
-        own.steps = scheduler.num_sampling_steps.unwrap_or(own.steps);
-        own.guidance = scheduler.cfg_scale.unwrap_or(own.guidance);
-        own.timestep_transform = scheduler.use_timestep_transform.unwrap_or(own.timestep_transform);
+        let mut own = Self::default().scheduled(&folder.join("scheduler"))?;
         if let Some(stated) = index.defaults {
             own.height = stated.height.unwrap_or(own.height);
             own.width = stated.width.unwrap_or(own.width);
@@ -154,6 +150,15 @@ impl Defaults {
             own.scores = Scores { aesthetic: stated.aes, ..Scores::default() };
         }
         Ok(own)
+    }
+
+    /// The same with what a scheduler's folder says.
+    pub(super) fn scheduled(mut self, folder: &Path) -> Result<Self> {
+        let scheduler: Scheduler = read_json(&folder.join("scheduler_config.json"))?.unwrap_or_default();
+        self.steps = scheduler.num_sampling_steps.unwrap_or(self.steps);
+        self.guidance = scheduler.cfg_scale.unwrap_or(self.guidance);
+        self.timestep_transform = scheduler.use_timestep_transform.unwrap_or(self.timestep_transform);
+        Ok(self)
     }
 }
 

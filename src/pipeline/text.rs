@@ -32,8 +32,8 @@ impl OpenSora {
     /// As [`OpenSora::encode`].
     pub async fn encode_texts(&self, texts: &[&str]) -> Result<Vec<Caption>> {
         let most = self.transformer.model_max_length;
-        let folder = self.folder.join("text_encoder");
-        let shelf = self.captions.as_ref().and_then(|captions| Shelf::open(captions, &self.gpu, &folder));
+        let folder = &self.parts.text_encoder;
+        let shelf = self.captions.as_ref().and_then(|captions| Shelf::open(captions, &self.gpu, folder));
         let mut encoder = None;
         let mut captions: Vec<Caption> = Vec::with_capacity(texts.len());
         for (i, text) in texts.iter().enumerate() {
@@ -51,7 +51,7 @@ impl OpenSora {
             }
             let encoder = match &mut encoder {
                 Some(encoder) => encoder,
-                none => none.insert(T5Encoder::load(&self.gpu, &folder)?),
+                none => none.insert(T5Encoder::load(&self.gpu, folder)?),
             };
             let rows = encoder.forward(&tokens)?.read().await?;
             let caption = Caption { tokens, rows, known: false };

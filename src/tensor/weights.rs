@@ -10,6 +10,8 @@ use crate::gpu::{Gpu, lock};
 
 /// The largest finite half.
 const HALF_MAX: f32 = 65504.0;
+/// Most names in a message.
+const NAMED: usize = 20;
 
 /// A tensor of the checkpoint, of the shape it was asked for.
 struct Found<'a> {
@@ -88,6 +90,27 @@ impl Weights {
     pub fn unasked(&self) -> Vec<String> {
         let asked = lock(&self.asked);
         self.checkpoint.names().filter(|n| !asked.contains(*n)).map(String::from).collect()
+    }
+
+    /// The same without `known` ones: names, or beginnings of names that end in a dot.
+    pub fn unasked_but(&self, known: &[&str]) -> Vec<String> {
+        let is_known = |name: &str| known.iter().any(|k| name == *k || k.ends_with('.') && name.starts_with(k));
+        self.unasked().into_iter().filter(|name| !is_known(name)).collect()
+    }
+
+    /// Logs [`Weights::unasked_but`] of a loaded model.
+    pub fn tell_unasked(&self, known: &[&str]) {
+        if !log::log_enabled!(log::Level::Debug) {
+            return;
+        }
+        let left = self.unasked_but(known);
+        if left.is_empty() {
+            return;
+        }
+        let named = left.iter().take(NAMED).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
+        let more = left.len().saturating_sub(NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        log::debug!("{}: nobody reads {named}{more}", self.checkpoint.path().display());
     }
 
     /// The device tensors go to.

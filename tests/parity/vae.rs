@@ -44,12 +44,12 @@ pub fn run(report: &mut Report, gpu: &Gpu) {
 }
 
 fn pipeline(report: &mut Report, gpu: &Gpu, folder: &Path, case: &str) {
-    let vae = match OpenSoraVae::open(gpu, folder) {
+    let vae = match OpenSoraVae::open(gpu, folder, None) {
         Ok(vae) => vae,
         Err(e) => return report.exact(case, false, e),
     };
     if folder.join("keys.json").is_file() {
-        let config = Config::read(folder);
+        let config = Config::read(folder, None);
         listed(report, &format!("{case}/keys"), gpu, &folder.join("keys.json"), |w| all_of(w, config?));
     }
     for file in files(folder, "safetensors") {
@@ -268,7 +268,8 @@ fn real_keys(report: &mut Report, gpu: &Gpu, folder: &Path, case: &str) {
     for file in files(folder, "json") {
         let case = format!("{case}/{}", name(&file));
         match name(&file).as_str() {
-            "opensora_vae_v1_2" => listed(report, &case, gpu, &file, |w| all_of(w, Config::default())),
+            // (tests/published_names.rs walks it)
+            "opensora_vae_v1_2" => {}
             "sd_vae_ft_ema_old_names" => listed(report, &case, gpu, &file, |w| {
                 spatial::Decoder::load(w, &config::Spatial::default())?;
                 spatial::Encoder::load(w, &config::Spatial::default()).map(drop)

@@ -9,9 +9,11 @@ pub fn residua(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_residua"));
     command.current_dir(folder).stdin(Stdio::null());
     command.env("RESIDUA_CACHE_DIR", cache());
-    for name in ["RESIDUA_MODEL", "RESIDUA_DEVICE", "RESIDUA_KERNELS", "RESIDUA_DTYPE", "RESIDUA_LOG"] {
+    let ours = ["RESIDUA_MODEL", "RESIDUA_MODELS", "RESIDUA_DEVICE", "RESIDUA_KERNELS", "RESIDUA_DTYPE", "RESIDUA_LOG"];
+    for name in ours.into_iter().chain(["HF_HOME", "HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE"]) {
         command.env_remove(name);
     }
+    command.env("HF_HUB_CACHE", folder.join("hub"));
     command
 }
 

@@ -40,14 +40,10 @@ pub fn run(args: &Convert, screen: &Screen) -> Outcome {
 
 fn work(args: &Convert, screen: &Screen, stop: &Stop) -> Outcome {
     let began = Instant::now();
-    let from = match args.from.exists() {
-        true => args.from.clone(),
-        false => model::find(Some(&args.from)).map_err(|_| {
-            let problem = "there is no such file or folder, and no model of this name in `weights`";
-            Failure::input(Error::checkpoint(&args.from, problem))
-        })?,
+    let (from, found) = match args.from.exists() {
+        true => (args.from.clone(), Found::look(&args.from)?),
+        false => Found::of(&model::find(Some(&args.from))?)?,
     };
-    let found = Found::look(&from)?;
     if let Some((unknown, _)) = args.parts.iter().find(|(name, _)| !found.parts.contains(name)) {
         let known = found.parts.iter().filter(|p| !p.is_empty()).map(String::as_str).collect::<Vec<_>>().join(", ");
         let held = if known.is_empty() { "is one part; use --dtype".into() } else { format!("has {known}") };
@@ -69,7 +65,7 @@ fn work(args: &Convert, screen: &Screen, stop: &Stop) -> Outcome {
             None => (making.path().join(part), STEM, Some(args.shard_size)),
         };
         std::fs::create_dir_all(&into).map_err(|e| Failure::output(Error::io(&into, e)))?;
-        let converted = convert(&found.at(part), part, to(part), (&into, stem, shard), screen, stop)?;
+        let converted = convert(found.at(part), part, to(part), (&into, stem, shard), screen, stop)?;
         tell(part, to(part), &converted, screen);
         done.push((part.as_str(), to(part), converted));
     }
@@ -167,7 +163,7 @@ fn report(from: &Path, found: &Found, done: &[(&str, Option<Stored>, Converted)]
             (t.name.clone(), told)
         });
         let source = found.at(part);
-        let weights = if source.is_dir() { Some(fingerprint(&source)?) } else { None };
+        let weights = if source.is_dir() { Some(fingerprint(source)?) } else { None };
         let told = json!({
             "dtype": to.map(|to| to.to_string()), "source_weights": weights,
             "bytes_before": converted.before(), "bytes_after": converted.after(),
@@ -175,6 +171,7 @@ fn report(from: &Path, found: &Found, done: &[(&str, Option<Stored>, Converted)]
         });
         parts.insert(if part.is_empty() { ".".into() } else { (*part).into() }, told);
     }
-    let name = model::name(from);
+    let whole = from.canonicalize().unwrap_or_else(|_| from.to_path_buf());
+    let name = whole.file_name().map(|name| name.to_string_lossy());
     Ok(json!({"v": 1, "program": concat!("residua ", env!("CARGO_PKG_VERSION")), "from": name, "parts": parts}))
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use residua::Error;
+use residua::pipeline::parts::{Part, Parts};
 use residua::tensor::Checkpoint;
 use tempfile::TempDir;
 
@@ -19,13 +20,17 @@ const INDEX: [&str; 2] = [".safetensors.index.json", ".bin.index.json"];
 /// What `calibrate` makes is good for the weights it was made with.
 const CALIBRATION: &str = ".cache.json";
 
-/// A file or folder with weights.
+/// A file, a folder, or folders with weights.
+#[derive(Default)]
 pub struct Found {
-    root: PathBuf,
-    /// Folders with weights below it; the empty name is itself.
+    /// Where it was looked.
+    roots: Vec<PathBuf>,
+    /// Parts with weights, by what they are called below the whole; the empty name is itself.
     pub parts: Vec<String>,
-    /// Files beside weights, by their path below it.
-    rest: Vec<PathBuf>,
+    /// Where they are.
+    places: Vec<PathBuf>,
+    /// Files beside weights: where, and by their path below the whole.
+    rest: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Found {
@@ -34,14 +39,8 @@ impl Found {
     /// # Errors
     /// If it cannot be read or there are no weights.
     pub fn look(root: &Path) -> Outcome<Self> {
-        let mut found = Self { root: root.to_path_buf(), parts: Vec::new(), rest: Vec::new() };
-        if root.is_file() {
-            found.parts.push(String::new());
-            return Ok(found);
-        }
-        found.walk(Path::new(""), DEEP).map_err(Failure::input)?;
-        found.parts.sort();
-        found.rest.sort();
+        let mut found = Self::default();
+        found.add(Path::new(""), root)?;
         if found.parts.is_empty() {
             let ends = Checkpoint::ENDINGS.join(", ");
             return Err(Failure::input(Error::checkpoint(root, format!("holds no weights (files ending in {ends})"))));
@@ -49,32 +48,71 @@ impl Found {
         Ok(found)
     }
 
-    fn walk(&mut self, below: &Path, deep: usize) -> Result<(), Error> {
-        let here = self.root.join(below);
-        for entry in std::fs::read_dir(&here).map_err(|e| Error::io(&here, e))?.flatten() {
+    /// Looks at a model, and says where it is or what it is called. One whose parts lie apart gets a folder for each.
+    ///
+    /// # Errors
+    /// As [`Found::look`].
+    pub fn of(model: &Parts) -> Outcome<(PathBuf, Self)> {
+        if let Some(root) = &model.root {
+            return Ok((root.clone(), Self::look(root)?));
+        }
+        let mut found = Self::default();
+        let inside = |part: Part| match part {
+            Part::Vae2d => Path::new(Part::Vae.name()).join(part.name()),
+            _ => part.name().into(),
+        };
+        for (part, folder) in model.weights() {
+            found.add(&inside(part), folder)?;
+        }
+        // a tokenizer that lies beside its encoder is wanted in a folder of its own all the same
+        for name in ["spiece.model", "tokenizer.json"] {
+            let file = model.tokenizer.join(name);
+            if file.is_file() {
+                found.rest.push((file, Path::new(Part::Tokenizer.name()).join(name)));
+            }
+        }
+        Ok((PathBuf::from(&model.name), found))
+    }
+
+    fn add(&mut self, own: &Path, root: &Path) -> Outcome {
+        self.roots.push(root.to_path_buf());
+        if root.is_file() {
+            self.parts.push(String::new());
+            self.places.push(root.to_path_buf());
+            return Ok(());
+        }
+        self.walk(own, root, DEEP).map_err(Failure::input)
+    }
+
+    fn walk(&mut self, below: &Path, here: &Path, deep: usize) -> Result<(), Error> {
+        let mut entries: Vec<_> = std::fs::read_dir(here).map_err(|e| Error::io(here, e))?.flatten().collect();
+        entries.sort_by_key(std::fs::DirEntry::file_name);
+        for entry in entries {
             let (name, path) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
             let own = below.join(entry.file_name());
             if name.starts_with('.') {
                 continue; // what tools keep for themselves
             } else if path.is_dir() {
                 if deep > 0 {
-                    self.walk(&own, deep - 1)?;
+                    self.walk(&own, &path, deep - 1)?;
                 }
             } else if Checkpoint::is_name(&path) {
                 let part = below.to_string_lossy().replace('\\', "/");
                 if !self.parts.contains(&part) {
                     self.parts.push(part);
+                    self.places.push(here.to_path_buf());
                 }
             } else if path.is_file() && name != REPORT && !INDEX.iter().any(|end| name.ends_with(end)) {
-                self.rest.push(own);
+                self.rest.push((path, own));
             }
         }
         Ok(())
     }
 
     /// Where the weights of a part are.
-    pub fn at(&self, part: &str) -> PathBuf {
-        if part.is_empty() { self.root.clone() } else { self.root.join(part) }
+    pub fn at(&self, part: &str) -> &Path {
+        let known = self.parts.iter().position(|name| name == part);
+        known.map_or(Path::new(""), |i| &self.places[i])
     }
 
     /// Copies the files beside weights; calibrations only if the transformer stays what it was.
@@ -82,8 +120,8 @@ impl Found {
     /// # Errors
     /// If one cannot be read or written.
     pub fn copy_rest(&self, into: &Path, changed: bool, screen: &Screen) -> Outcome {
-        for own in &self.rest {
-            let (from, to) = (self.root.join(own), into.join(own));
+        for (from, own) in &self.rest {
+            let to = into.join(own);
             let name = own.display();
             if changed && name.to_string().ends_with(CALIBRATION) {
                 screen.say(format!(
@@ -91,7 +129,7 @@ impl Found {
                 ));
                 continue;
             }
-            let bytes = from.metadata().map_err(|e| Failure::input(Error::io(&from, e)))?.len();
+            let bytes = from.metadata().map_err(|e| Failure::input(Error::io(from, e)))?.len();
             if bytes > COPIED {
                 screen
                     .say(format!("note: {name} ({}) is not copied: only small files beside weights are", size(bytes)));
@@ -99,7 +137,7 @@ impl Found {
             }
             let copy = || {
                 std::fs::create_dir_all(to.parent().unwrap_or(into))?;
-                std::fs::write(&to, std::fs::read(&from)?)
+                std::fs::write(&to, std::fs::read(from)?)
             };
             copy().map_err(|e| Failure::output(Error::io(&to, e)))?;
         }
@@ -122,7 +160,6 @@ impl Target {
     /// # Errors
     /// If it is taken, or is where the weights come from.
     pub fn choose(path: &Path, found: &Found, force: bool) -> Outcome<Self> {
-        let from = found.root.as_path();
         let refused = |problem: String| Err(Failure::output(Error::request("output", problem)));
         let shown = path.display();
         if path.file_name().is_none() {
@@ -134,17 +171,19 @@ impl Target {
             Err(e) => return Err(Failure::output(Error::io(parent, e))),
         };
         let at = at.canonicalize().unwrap_or(at);
-        let source = from.canonicalize().map_err(|e| Failure::input(Error::io(from, e)))?;
-        if at.starts_with(&source) || source.starts_with(&at) {
-            return refused(format!(
-                "`{shown}` is where the weights are read from ({}); name another place",
-                from.display()
-            ));
+        for from in &found.roots {
+            let source = from.canonicalize().map_err(|e| Failure::input(Error::io(from, e)))?;
+            if at.starts_with(&source) || source.starts_with(&at) {
+                return refused(format!(
+                    "`{shown}` is where the weights are read from ({}); name another place",
+                    from.display()
+                ));
+            }
         }
         let is_file = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("safetensors"));
         if is_file && found.parts != [""] {
             let parts = found.parts.join(", ");
-            return refused(format!("`{shown}` is one file, but `{}` has {parts}; name a folder", from.display()));
+            return refused(format!("`{shown}` is one file, but there are {parts} to convert; name a folder"));
         }
         let there = path.symlink_metadata().is_ok();
         let empty = std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());

@@ -55,7 +55,6 @@ struct Shared<'a> {
     screen: &'a Screen,
     stop: &'a Stop,
     sora: OpenSora,
-    folder: PathBuf,
     model: String,
     /// The model's files, for recipes.
     files: Value,
@@ -65,6 +64,13 @@ struct Shared<'a> {
 }
 
 impl Shared<'_> {
+    /// What `-m` finds the model by: its folder, or, where its parts lie apart, its name.
+    fn place(&self) -> PathBuf {
+        let parts = self.sora.parts();
+        let whole = |root: &PathBuf| std::path::absolute(root).unwrap_or_else(|_| root.clone());
+        parts.root.as_ref().map_or_else(|| PathBuf::from(&parts.name), whole)
+    }
+
     /// An event of one video: where there are several, with its number.
     fn event(&self, name: &str, video: usize, mut fields: Value) {
         if self.count > 1 {
@@ -112,12 +118,12 @@ impl<'a> Batch<'a> {
                 requests.push((Request { seed: base.seed.wrapping_add(i as u64), ..request.clone() }, files.clone()));
             }
         }
-        let folder = model::find(args.input.model.model.as_deref())?;
-        model::check(&folder)?;
+        let parts = model::find(args.input.model.model.as_deref())?;
+        model::check(&parts)?;
         let kept = if args.input.no_caption_cache { None } else { caption_folder() };
-        let sora = model::open(&folder, &args.device).await?.captions_in(kept);
-        let (model, scores) = (model::name(&folder), words::scores(&args.input, sora.defaults()));
-        let mut shared = Shared { args, screen, stop, sora, folder, model, files: Value::Null, scores, count };
+        let sora = model::open(&parts, &args.device).await?.captions_in(kept);
+        let (model, scores) = (parts.name.clone(), words::scores(&args.input, sora.defaults()));
+        let mut shared = Shared { args, screen, stop, sora, model, files: Value::Null, scores, count };
         let mut jobs = Vec::with_capacity(count);
         for (index, (request, files)) in requests.into_iter().enumerate() {
             jobs.push(Job::prepare(&shared, &mut places, index, request, files)?);
@@ -125,7 +131,7 @@ impl<'a> Batch<'a> {
         let folder = args.saving.save_state.as_deref().filter(|_| count > 1);
         let mut manifest = folder.map(|f| Manifest::begin(f, args.output.video.force)).transpose()?;
         if !args.dry_run {
-            shared.files = model::fingerprint(&shared.folder)?;
+            shared.files = model::fingerprint(&parts)?;
             places.make()?;
             jobs.iter_mut().try_for_each(|job| job.make(&shared))?;
             if let Some(manifest) = &mut manifest {

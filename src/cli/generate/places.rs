@@ -9,6 +9,7 @@ use residua::pipeline::Plan;
 
 use super::super::args::{Generate, Video};
 use super::super::exit::{Failure, Outcome};
+use super::super::model;
 use super::super::output::{Target, check_files, slug};
 use super::super::screen::Screen;
 
@@ -135,7 +136,7 @@ impl Places {
             }
             (None, Some(path)) => Target::at(video, expand("output", path, facts)?)?,
             (None, None) => {
-                let stem = format!("{}-{}-{}", facts.model, facts.plan.seed, slug(facts.prompt));
+                let stem = format!("{}-{}-{}", model::label(facts.model), facts.plan.seed, slug(facts.prompt));
                 Target::free(video, &stem, extension, |path| self.taken.contains(path))?
             }
         };
@@ -223,7 +224,7 @@ fn expand(flag: &str, path: &Path, facts: &Facts<'_>) -> Outcome<PathBuf> {
             "index" => out += &format!("{:0width$}", facts.index),
             "seed" => out += &format!("{:0width$}", facts.plan.seed),
             "slug" => out += &slug(facts.prompt),
-            "model" => out += facts.model,
+            "model" => out += &model::label(facts.model),
             _ => return Err(wrong(&format!("`{{{name}}}`"))),
         }
         rest = after;

@@ -81,7 +81,7 @@ async fn one(args: &Resume, screen: &Screen, stop: &Stop, saving: Saving, state:
     let (began, record) = (Instant::now(), &saving.record);
     let flags = flags(args, record, &saving)?;
     let mut shared = shared(&flags, screen, stop).await?;
-    shared.files = model::fingerprint(&shared.folder)?;
+    shared.files = model::fingerprint(shared.sora.parts())?;
     same_model(&shared, &saving)?;
     let places = Places::look(&flags, screen, 1)?;
     let request = request(&flags, record, state.is_some(), screen)?;
@@ -133,11 +133,11 @@ fn flags(args: &Resume, record: &Record, saving: &Saving) -> Outcome<Generate> {
 
 /// The model, open.
 async fn shared<'a>(args: &'a Generate, screen: &'a Screen, stop: &'a Stop) -> Outcome<Shared<'a>> {
-    let folder = model::find(args.input.model.model.as_deref())?;
-    model::check(&folder)?;
-    let sora = model::open(&folder, &args.device).await?;
-    let (model, scores) = (model::name(&folder), words::scores(&args.input, sora.defaults()));
-    Ok(Shared { args, screen, stop, sora, folder, model, files: Value::Null, scores, count: 1 })
+    let parts = model::find(args.input.model.model.as_deref())?;
+    model::check(&parts)?;
+    let sora = model::open(&parts, &args.device).await?;
+    let (model, scores) = (parts.name.clone(), words::scores(&args.input, sora.defaults()));
+    Ok(Shared { args, screen, stop, sora, model, files: Value::Null, scores, count: 1 })
 }
 
 /// The request of the interrupted run. Where it has `begun`, stand-ins are in place of given frames: theirs are encoded
@@ -191,8 +191,9 @@ fn same_model(shared: &Shared<'_>, saving: &Saving) -> Outcome {
     let name = recipe.pointer("/model/name").and_then(Value::as_str).unwrap_or("?");
     let other = then.into_iter().flatten().find(|(file, told)| shared.files.get(*file) != Some(*told));
     let file = other.map_or("its files", |(file, _)| file.as_str());
-    let folder = shared.folder.display();
+    let place = shared.place();
     Err(saving.wrong(format!(
-        "is of the model `{name}`, and in `{folder}` {file} is not what it was; give the same model with -m"
+        "is of the model `{name}`, and in `{}` {file} is not what it was; give the same model with -m",
+        place.display()
     )))
 }

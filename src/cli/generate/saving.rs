@@ -29,7 +29,7 @@ const SHARE: u32 = 20;
 #[serde(deny_unknown_fields)]
 pub struct Record {
     pub recipe: Value,
-    /// The model's folder.
+    /// The model's folder, or its name.
     pub folder: PathBuf,
     /// Files of given frames, how many frames each has, and which of them is to end the video.
     pub files: Vec<PathBuf>,
@@ -66,7 +66,7 @@ impl Record {
         let whole = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
         let record = Self {
             recipe: Value::Null,
-            folder: whole(&folder.to_path_buf()),
+            folder: folder.to_path_buf(),
             files: files.names().map(|name| whole(&PathBuf::from(name))).collect(),
             given: plan.given.references.iter().map(|r| r.frames().count()).collect(),
             end: files.end(),

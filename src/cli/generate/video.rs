@@ -63,7 +63,7 @@ impl Job {
         let place = places.of(args, &facts)?;
         let saving = match &args.saving.save_state {
             Some(folder) => {
-                let record = Record::new(args, &plan, &given, &place, &shared.folder)?;
+                let record = Record::new(args, &plan, &given, &place, &shared.place())?;
                 Some(Saving::begin(args, folder, record, &facts, shared.count > 1)?)
             }
             None => None,
@@ -91,7 +91,7 @@ impl Job {
         let sidecar = video.sidecar.then(|| output.with_extension("json"));
         let beside = [sidecar, video.latents_out.clone(), args.cache.trace.clone()];
         let place = Place::at(&video.video, output, beside, over)?;
-        let now = Record::new(args, &plan, &given, &place, &shared.folder)?;
+        let now = Record::new(args, &plan, &given, &place, &shared.place())?;
         let latents_in = recipe["latents_in"].as_str().map(String::from);
         let fps = recipe["file_fps"].as_f64().unwrap_or(plan.fps);
         let mut saving = if from.is_some() { saving.begun() } else { saving };

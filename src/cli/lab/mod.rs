@@ -9,7 +9,7 @@ use std::time::Instant;
 use residua::cache::CacheSpec;
 use residua::media::{Frames, quality};
 use residua::models::stdit3::STDiT3;
-use residua::pipeline::{Caption, OpenSora, Plan, Request, Sampled, caption_folder, sizes};
+use residua::pipeline::{Caption, OpenSora, Parts, Plan, Request, Sampled, caption_folder, sizes};
 
 use self::args::Work;
 use self::prompts::Prompt;
@@ -44,7 +44,7 @@ impl<'a> Lab<'a> {
     /// # Errors
     /// Whatever is wrong with the model, the size or the adapter.
     pub async fn open(work: &Work, policies: &[CacheSpec], screen: &Screen, stop: &'a Stop) -> Outcome<Self> {
-        let folder = model::find(work.model.model.as_deref())?;
+        let parts = model::find(work.model.model.as_deref())?;
         let (height, width) = words::size(&work.size, screen)?;
         let frames = work.size.frames.as_deref().map(sizes::frames).transpose()?;
         let request = Request {
@@ -56,8 +56,8 @@ impl<'a> Lab<'a> {
             guidance: work.cfg,
             ..Request::new("a prompt")
         };
-        model::check(&folder)?;
-        let sora = model::open(&folder, &work.device).await?.captions_in(caption_folder());
+        model::check(&parts)?;
+        let sora = model::open(&parts, &work.device).await?.captions_in(caption_folder());
         // what is wrong with a policy is found before anything is loaded
         for policy in policies {
             sora.plan(&Request { cache: policy.clone(), ..request.clone() })?;
@@ -132,12 +132,12 @@ impl<'a> Lab<'a> {
 ///
 /// # Errors
 /// A list that cannot be read, or none.
-pub fn jobs(work: &Work, folder: &Path, list: &str) -> Outcome<Vec<Job>> {
+pub fn jobs(work: &Work, parts: &Parts, list: &str) -> Outcome<Vec<Job>> {
     let mut found: Vec<Prompt> = if !work.prompts_given.is_empty() {
         let given = work.prompts_given.iter();
         given.map(|prompt| Prompt { prompt: prompt.clone(), group: None, seed: None }).collect()
     } else {
-        prompts::read(&listed(work.prompts.as_deref(), folder, list, "prompts")?)?
+        prompts::read(&listed(work.prompts.as_deref(), parts, list, "prompts")?)?
     };
     found.truncate(work.limit.map_or(usize::MAX, |n| n as usize));
     let jobs = found.iter().flat_map(|p| {
@@ -151,12 +151,14 @@ pub fn jobs(work: &Work, folder: &Path, list: &str) -> Outcome<Vec<Job>> {
 ///
 /// # Errors
 /// If there is neither, naming the flag.
-pub fn listed(given: Option<&Path>, folder: &Path, list: &str, flag: &str) -> Outcome<PathBuf> {
-    let own = folder.join(LISTS).join(format!("{list}.jsonl"));
-    match given {
-        Some(path) => Ok(path.to_path_buf()),
-        None if own.is_file() => Ok(own),
-        None => Err(Failure::wrong(flag, format!("is needed: this model has no list {LISTS}/{list}.jsonl of its own"))),
+pub fn listed(given: Option<&Path>, parts: &Parts, list: &str, flag: &str) -> Outcome<PathBuf> {
+    let own = parts.root.as_ref().map(|root| root.join(LISTS).join(format!("{list}.jsonl")));
+    match (given, own.filter(|path| path.is_file())) {
+        (Some(path), _) => Ok(path.to_path_buf()),
+        (None, Some(own)) => Ok(own),
+        (None, None) => {
+            Err(Failure::wrong(flag, format!("is needed: this model has no list {LISTS}/{list}.jsonl of its own")))
+        }
     }
 }
 

@@ -25,6 +25,8 @@ use crate::tensor::{Checkpoint, Tensor, Weights};
 
 /// Ends the message of a tensor that does not fit.
 const HINT: &str = "is this the Latte transformer that its config.json describes?";
+/// Tensors of the published checkpoints that nobody reads: a buffer of the training.
+pub const UNUSED: [&str; 1] = ["caption_projection.y_embedding"];
 
 /// Captions as the network sees them: projected, packed, with every spatial layer's keys and values. Made once a prompt.
 pub struct Text {
@@ -113,6 +115,7 @@ impl Latte {
     pub fn load_as(gpu: &Gpu, path: &Path, config: Config) -> Result<Self> {
         let w = Weights::new(gpu, Arc::new(Checkpoint::open(path)?), HINT);
         let model = Self::from_weights(&w, config)?;
+        w.tell_unasked(&UNUSED);
         gpu.submit()?;
         Ok(model)
     }

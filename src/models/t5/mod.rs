@@ -22,6 +22,10 @@ use crate::tensor::{Checkpoint, Tensor, Weights};
 /// The two names of the embedding; a file may hold either or both.
 pub const EMBEDDING: [&str; 2] = ["shared.weight", "encoder.embed_tokens.weight"];
 
+/// Tensors of a published checkpoint that the encoder has no use for: a whole T5 holds a decoder, its head and (under a
+/// third name) its embedding. The published encoders hold none of them.
+pub const UNUSED: [&str; 2] = ["decoder.", "lm_head."];
+
 /// T5 v1.1, encoder only.
 pub struct T5Encoder {
     weights: Weights,
@@ -59,6 +63,7 @@ impl T5Encoder {
         let bias = encoder.at("block.0.layer.0.SelfAttention.relative_attention_bias");
         let bias = bias.host("weight", [c.relative_attention_num_buckets, c.num_heads])?;
         let final_norm = RmsNorm::load(&encoder.at("final_layer_norm"), c)?;
+        weights.tell_unasked(&UNUSED);
         Ok(Self { weights, config, embedding, bias, final_norm })
     }
 

@@ -116,11 +116,12 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads and checks `config.json` of a model folder, and the spatial part's own config where the folder has it.
+    /// Reads and checks `config.json` of a model folder, and the spatial part's own config: that of `spatial`, its folder
+    /// if it is stored apart, else where the model folder has it.
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be read; [`Error::Checkpoint`] naming the field that is wrong.
-    pub fn read(folder: &Path) -> Result<Self> {
+    pub fn read(folder: &Path, spatial: Option<&Path>) -> Result<Self> {
         let path = folder.join("config.json");
         let top = json(&path)?;
         let wrong = |problem: String| Error::checkpoint(&path, problem);
@@ -162,7 +163,8 @@ impl Config {
             return Err(wrong(format!("vae_2d.type is `{kind}`; supported is `{SPATIAL_TYPE}`")));
         }
         config.check().map_err(&wrong)?;
-        if let Some(path) = spatial_file(folder, &top) {
+        let own = spatial.map(|s| s.join("config.json")).filter(|p| p.is_file());
+        if let Some(path) = own.or_else(|| spatial_file(folder, &top)) {
             config.spatial = parse(&json(&path)?, &path, "the config")?;
             config.spatial.check().map_err(|problem| Error::checkpoint(&path, problem))?;
         }
@@ -373,7 +375,7 @@ mod tests {
             top["vae_temporal"] = top["small"].clone();
         }
         std::fs::write(folder.path().join("config.json"), top.to_string()).unwrap();
-        Config::read(folder.path())
+        Config::read(folder.path(), None)
     }
 
     #[test]

@@ -28,6 +28,12 @@ use crate::tensor::{Checkpoint, Tensor, Weights};
 
 /// Spatial latents are stored times this. Not the 0.13025 that SDXL's own config names.
 const SCALING_FACTOR: f32 = 0.18215;
+/// Where a checkpoint keeps the autoencoder of single frames …
+pub const SPATIAL: &str = "spatial_vae.module";
+/// … and that of time.
+const TEMPORAL: &str = "temporal_vae";
+/// Tensors of the published checkpoint that nobody reads: none.
+pub const UNUSED: [&str; 0] = [];
 /// The largest activation a group of more than one frame may have, in bytes.
 const GROUP_BYTES: usize = 64 << 20;
 /// Most frames that go through the spatial part together.
@@ -67,34 +73,32 @@ struct Scales {
 }
 
 impl OpenSoraVae {
-    /// Reads the config of a folder and opens its checkpoint. Nothing is put on the device yet.
+    /// Reads the config of a folder and opens its checkpoint. Nothing is put on the device yet. `spatial` is the folder of
+    /// the autoencoder of single frames, where it is stored apart as diffusers does.
     ///
     /// # Errors
-    /// [`crate::Error::Io`] or [`crate::Error::Checkpoint`] if either cannot be read or is wrong.
-    pub fn open(gpu: &Gpu, folder: &Path) -> Result<Self> {
-        let config = Config::read(folder)?;
-        let checkpoint = Arc::new(Checkpoint::open(folder)?);
-        Self::from_weights(Weights::new(gpu, checkpoint, "is this the Open-Sora VAE v1.2?"), config)
-    }
-
-    /// [`OpenSoraVae::open`] with the decoder on the device.
-    ///
-    /// # Errors
-    /// As there, and if a tensor of the decoder is missing or mis-shaped.
-    pub fn load_decoder(gpu: &Gpu, folder: &Path) -> Result<Self> {
-        let vae = Self::open(gpu, folder)?;
-        vae.decoder()?;
+    /// [`crate::Error::Io`] or [`crate::Error::Checkpoint`] if either cannot be read or is wrong, or if both folders hold
+    /// the same tensors.
+    pub fn open(gpu: &Gpu, folder: &Path, spatial: Option<&Path>) -> Result<Self> {
+        let config = Config::read(folder, spatial)?;
+        let mut checkpoint = Checkpoint::open(folder)?;
+        if let Some(spatial) = spatial {
+            checkpoint = checkpoint.with(SPATIAL, Checkpoint::open(spatial)?)?;
+        }
+        let weights = Weights::new(gpu, Arc::new(checkpoint), "is this the Open-Sora VAE v1.2?");
+        let vae = Self::from_weights(weights, config)?;
+        vae.tell_unasked();
         Ok(vae)
     }
 
-    /// [`OpenSoraVae::open`] with the encoder on the device.
-    ///
-    /// # Errors
-    /// As there, and if a tensor of the encoder is missing or mis-shaped.
-    pub fn load_encoder(gpu: &Gpu, folder: &Path) -> Result<Self> {
-        let vae = Self::open(gpu, folder)?;
-        vae.encoder()?;
-        Ok(vae)
+    /// Logs what neither half reads.
+    fn tell_unasked(&self) {
+        if log::log_enabled!(log::Level::Debug) {
+            let dry = self.weights.dry();
+            // what is wrong with a half is said when it is needed
+            let _ = (self.load_decoder(&dry), self.load_encoder(&dry));
+            dry.tell_unasked(&UNUSED);
+        }
     }
 
     /// The model over a checkpoint that is open already.
@@ -117,12 +121,8 @@ impl OpenSoraVae {
     /// [`crate::Error::Checkpoint`] if a tensor is missing or mis-shaped.
     pub fn decoder(&self) -> Result<&Decoder> {
         if self.decoder.get().is_none() {
-            let w = &self.weights;
             // a loser of a race drops its copy
-            let _ = self.decoder.set(Decoder {
-                temporal: temporal::Decoder::load(&w.at("temporal_vae"), &self.config.temporal)?,
-                spatial: spatial::Decoder::load(&w.at("spatial_vae.module"), &self.config.spatial)?,
-            });
+            let _ = self.decoder.set(self.load_decoder(&self.weights)?);
         }
         Ok(self.decoder.get().expect("set above"))
     }
@@ -133,13 +133,23 @@ impl OpenSoraVae {
     /// [`crate::Error::Checkpoint`] if a tensor is missing or mis-shaped.
     pub fn encoder(&self) -> Result<&Encoder> {
         if self.encoder.get().is_none() {
-            let w = &self.weights;
-            let _ = self.encoder.set(Encoder {
-                spatial: spatial::Encoder::load(&w.at("spatial_vae.module"), &self.config.spatial)?,
-                temporal: temporal::Encoder::load(&w.at("temporal_vae"), &self.config.temporal)?,
-            });
+            let _ = self.encoder.set(self.load_encoder(&self.weights)?);
         }
         Ok(self.encoder.get().expect("set above"))
+    }
+
+    fn load_decoder(&self, w: &Weights) -> Result<Decoder> {
+        Ok(Decoder {
+            temporal: temporal::Decoder::load(&w.at(TEMPORAL), &self.config.temporal)?,
+            spatial: spatial::Decoder::load(&w.at(SPATIAL), &self.config.spatial)?,
+        })
+    }
+
+    fn load_encoder(&self, w: &Weights) -> Result<Encoder> {
+        Ok(Encoder {
+            spatial: spatial::Encoder::load(&w.at(SPATIAL), &self.config.spatial)?,
+            temporal: temporal::Encoder::load(&w.at(TEMPORAL), &self.config.temporal)?,
+        })
     }
 
     /// Latent frames, rows and columns of so many frames of pixels.

@@ -70,7 +70,7 @@ struct Head {
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Identity {
-    /// Name of its folder.
+    /// Its name.
     name: String,
     /// [`fingerprint`] of the network's weights …
     transformer: String,
@@ -81,9 +81,14 @@ pub(super) struct Identity {
 impl Identity {
     pub fn of(sora: &OpenSora) -> Result<Self> {
         Ok(Self {
-            name: sora.name(),
-            transformer: fingerprint(&sora.folder.join("transformer"))?,
-            vae: fingerprint(&sora.folder.join("vae"))?,
+            name: sora.parts.name.clone(),
+            transformer: fingerprint(&sora.parts.transformer)?,
+            vae: [Some(&sora.parts.vae), sora.parts.vae_2d.as_ref()]
+                .into_iter()
+                .flatten()
+                .map(|folder| fingerprint(folder))
+                .collect::<Result<Vec<_>>>()?
+                .join("+"),
         })
     }
 }

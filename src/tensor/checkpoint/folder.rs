@@ -23,52 +23,93 @@ const SHARDS: usize = 4096;
 /// Most names in a message.
 const NAMED: usize = 20;
 
-/// What to open.
-pub(super) enum Choice {
+/// What to open, by the name of its file.
+#[derive(Debug, PartialEq)]
+pub(super) enum Choice<'a> {
     /// A file that is the whole checkpoint.
-    Single(PathBuf),
+    Single(&'a str),
     /// The index of its shards.
-    Sharded(PathBuf),
+    Sharded(&'a str),
 }
 
-/// Looks for weights in a folder.
-pub(super) fn choose(folder: &Path) -> Result<Choice> {
-    let there = |names: &[&str; 2]| names.iter().map(|n| folder.join(n)).find(|p| p.is_file());
+/// Which of the files of a folder its checkpoint begins with; `None` if none of the hubs' names is there and not exactly
+/// one has such an ending.
+pub(super) fn choose<'a>(names: &[&'a str]) -> Option<Choice<'a>> {
+    let there = |known: &[&str; 2]| known.iter().find_map(|k| names.iter().copied().find(|n| n == k));
     for (single, index) in SINGLE.iter().zip(&INDEX) {
         if let Some(file) = there(single) {
-            return Ok(Choice::Single(file));
+            return Some(Choice::Single(file));
         }
         if let Some(file) = there(index) {
-            return Ok(Choice::Sharded(file));
+            return Some(Choice::Sharded(file));
         }
     }
-    let entries = std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))?;
-    let mut names: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
-    names.sort();
-    let weights: Vec<&PathBuf> = names.iter().filter(|p| Checkpoint::is_name(p) && p.is_file()).collect();
-    let safe: Vec<&PathBuf> =
-        weights.iter().copied().filter(|p| p.extension().is_some_and(|e| e == "safetensors")).collect();
+    let weights: Vec<&str> = names.iter().copied().filter(|n| Checkpoint::is_name(Path::new(n))).collect();
+    let safe: Vec<&str> = weights.iter().copied().filter(|n| n.ends_with(".safetensors")).collect();
     match (&safe[..], &weights[..]) {
-        ([one], _) | ([], [one]) => Ok(Choice::Single((*one).clone())),
-        ([], []) => {
-            let known = [SINGLE[0][0], SINGLE[0][1], INDEX[0][0], SINGLE[1][0], INDEX[1][0]].join(", ");
-            let held = if names.is_empty() { "is empty".into() } else { format!("holds {}", list(names.iter())) };
-            Err(Error::checkpoint(
-                folder,
-                format!("{held}, expected weights ({known}); is this the folder of one part of a model?"),
-            ))
-        }
-        _ => Err(Error::checkpoint(
-            folder,
-            format!(
-                "holds {}, and which is meant cannot be told: name the file, or, if they are shards, add their index ({} or \
-                 {})",
-                list(weights.iter().copied()),
-                INDEX[0][0],
-                INDEX[1][0]
-            ),
-        )),
+        ([one], _) | ([], [one]) => Some(Choice::Single(one)),
+        _ => None,
     }
+}
+
+/// Of the files of a folder those that [`Checkpoint::open`] reads. Shards are those that are numbered as hubs do,
+/// `STEM-00001-of-00002.ENDING`.
+pub(super) fn wanted<'a>(names: &[&'a str]) -> Vec<&'a str> {
+    let index = match choose(names) {
+        None => return Vec::new(),
+        Some(Choice::Single(one)) => return vec![one],
+        Some(Choice::Sharded(index)) => index,
+    };
+    let file = index.trim_end_matches(".index.json");
+    let (stem, ending) = file.rsplit_once('.').unwrap_or((file, ""));
+    let shard = |n: &str| {
+        let middle = n.strip_prefix(stem).and_then(|n| n.strip_suffix(ending)).and_then(|n| n.strip_suffix('.'));
+        middle.is_some_and(|m| m.starts_with('-') && m.contains("-of-"))
+    };
+    names.iter().copied().filter(|&n| n == index || shard(n)).collect()
+}
+
+/// Whether shards are all there, as their numbers tell.
+pub(super) fn is_whole(names: &[&str]) -> bool {
+    let wanted = wanted(names);
+    let count = |n: &str| n.rsplit_once("-of-")?.1.split('.').next()?.parse::<usize>().ok();
+    match wanted[..] {
+        [] => false,
+        [one] => !one.ends_with(".index.json"),
+        _ => wanted.iter().find_map(|n| count(n)).is_none_or(|all| wanted.len() == all + 1),
+    }
+}
+
+/// Looks for weights in a folder: the file, or the index of several.
+pub(super) fn look(folder: &Path) -> Result<(PathBuf, bool)> {
+    let entries = std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))?;
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
+    paths.sort();
+    // (a link to nothing counts: opening it says so)
+    let files: Vec<&PathBuf> = paths.iter().filter(|p| p.is_file() || p.is_symlink()).collect();
+    let names: Vec<&str> = files.iter().filter_map(|p| p.file_name()?.to_str()).collect();
+    match choose(&names) {
+        Some(Choice::Single(name)) => return Ok((folder.join(name), false)),
+        Some(Choice::Sharded(name)) => return Ok((folder.join(name), true)),
+        None => {}
+    }
+    let weights: Vec<&PathBuf> = files.into_iter().filter(|p| Checkpoint::is_name(p)).collect();
+    if weights.is_empty() {
+        let known = [SINGLE[0][0], SINGLE[0][1], INDEX[0][0], SINGLE[1][0], INDEX[1][0]].join(", ");
+        let held = if paths.is_empty() { "is empty".into() } else { format!("holds {}", list(paths.iter())) };
+        let problem = format!("{held}, expected weights ({known}); is this the folder of one part of a model?");
+        return Err(Error::checkpoint(folder, problem));
+    }
+    Err(Error::checkpoint(
+        folder,
+        format!(
+            "holds {}, and which is meant cannot be told: name the file, or, if they are shards, add their index ({} or \
+             {})",
+            list(weights.into_iter()),
+            INDEX[0][0],
+            INDEX[1][0]
+        ),
+    ))
 }
 
 /// Names for a message.
@@ -112,4 +153,29 @@ pub(super) fn read_index(index: &Path) -> Result<HashMap<String, String>> {
         }
     }
     Ok(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_of_a_folder() {
+        let of = |names: &str| wanted(&names.split(' ').collect::<Vec<_>>()).join(" ");
+        let shards = "pytorch_model-00001-of-00002.bin pytorch_model-00002-of-00002.bin pytorch_model.bin.index.json";
+        assert_eq!(of(&format!("config.json flax_model.msgpack {shards} spiece.model tf_model.h5")), shards);
+        assert_eq!(of(&format!("{shards} model.safetensors")), "model.safetensors");
+        let whole = |names: &str| is_whole(&names.split(' ').collect::<Vec<_>>());
+        assert!(whole(shards) && whole("a.bin") && !whole("config.json"));
+        assert!(!whole("pytorch_model.bin.index.json"));
+        assert!(!whole(shards.split_once(' ').unwrap().1), "one of two shards");
+        assert_eq!(of("a.safetensors b.bin c.bin"), "a.safetensors");
+        assert_eq!(
+            of("diffusion_pytorch_model.bin diffusion_pytorch_model.fp16.safetensors"),
+            "diffusion_pytorch_model.bin"
+        );
+        for none in ["config.json", "a.bin b.bin", "a.safetensors b.safetensors"] {
+            assert_eq!(of(none), "");
+        }
+    }
 }

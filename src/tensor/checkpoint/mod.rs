@@ -133,15 +133,47 @@ impl Checkpoint {
         if !path.is_dir() {
             return Err(Error::checkpoint(path, "there is no such file or folder"));
         }
-        match folder::choose(path)? {
-            folder::Choice::Single(file) => Self::join(&[file], None),
-            folder::Choice::Sharded(index) => {
-                let map = folder::read_index(&index)?;
-                let shards: std::collections::BTreeSet<&String> = map.values().collect();
-                let paths: Vec<PathBuf> = shards.iter().map(|n| path.join(n)).collect();
-                Self::join(&paths, Some((&index, &map)))
-            }
+        let (file, is_index) = folder::look(path)?;
+        if !is_index {
+            return Self::join(&[file], None);
         }
+        let map = folder::read_index(&file)?;
+        let shards: std::collections::BTreeSet<&String> = map.values().collect();
+        let paths: Vec<PathBuf> = shards.iter().map(|n| path.join(n)).collect();
+        Self::join(&paths, Some((&file, &map)))
+    }
+
+    /// Of the names of a folder's files those that [`Checkpoint::open`] would read there, an index among them.
+    pub fn files_of<'a>(names: &[&'a str]) -> Vec<&'a str> {
+        folder::wanted(names)
+    }
+
+    /// Whether the names of a folder's files are those of a whole checkpoint: none of several shards is lacking.
+    pub fn is_whole(names: &[&str]) -> bool {
+        folder::is_whole(names)
+    }
+
+    /// This checkpoint and another one, whose tensors are named `prefix.` and their own names: parts of a model that
+    /// are stored apart.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if both have a tensor of the same name.
+    pub fn with(mut self, prefix: &str, other: Self) -> Result<Self> {
+        let first = self.files.len();
+        for (name, place) in other.entries {
+            let (full, file) = (format!("{prefix}.{name}"), &other.files[place.file].0);
+            if let Some(twin) = self.entries.get(&full) {
+                let problem = format!(
+                    "is `{full}` of `{}` too, and which is meant cannot be told; leave one of the two out",
+                    self.files[twin.file].0.display()
+                );
+                return Err(Error::Checkpoint { file: file.clone(), tensor: Some(name), problem });
+            }
+            self.entries.insert(full, Place { file: first + place.file, layout: place.layout });
+        }
+        self.files.extend(other.files);
+        self.outline |= other.outline;
+        Ok(self)
     }
 
     /// A checkpoint in memory; `name` is what messages call it.
@@ -254,6 +286,10 @@ impl Checkpoint {
 /// Maps a file into memory.
 fn map(path: &Path) -> Result<Bytes> {
     let io = |e| Error::io(path, e);
+    if let (Ok(to), false) = (path.read_link(), path.exists()) {
+        let problem = format!("is a link to `{}`, which is not there; download it again?", told(to.display()));
+        return Err(Error::checkpoint(path, problem));
+    }
     // (opening a pipe would wait for its other end)
     if !path.metadata().map_err(io)?.is_file() {
         return Err(Error::checkpoint(path, "is no file; is this a checkpoint?"));

@@ -65,15 +65,18 @@ pub fn run(args: &BenchCache, screen: &Screen) -> Outcome {
 async fn work(args: &BenchCache, screen: &Screen, stop: &Stop) -> Outcome {
     let names = policies(args);
     let specs = names.iter().map(|name| Ok(name.parse()?)).collect::<Outcome<Vec<CacheSpec>>>()?;
-    let folder = model::find(args.work.model.model.as_deref())?;
-    let jobs = lab::jobs(&args.work, &folder, "evaluation")?;
+    let parts = model::find(args.work.model.model.as_deref())?;
+    let jobs = lab::jobs(&args.work, &parts, "evaluation")?;
     let lab = Lab::open(&args.work, &specs, screen, stop).await?;
     let policies: Vec<(String, CacheSpec)> = names.into_iter().zip(specs).collect();
     // every prompt and seed is checked before the first runs
     let plans = jobs.iter().map(|job| lab.plan(job, &CacheSpec::Off)).collect::<Outcome<Vec<_>>>()?;
     let Some(first) = plans.first() else { return Ok(()) };
     let head = head(&lab, first, args.repeats.into())?;
-    let out = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("caches-{}-{}", head.model, head.steps)));
+    let out = args
+        .out
+        .clone()
+        .unwrap_or_else(|| PathBuf::from(format!("caches-{}-{}", model::label(&head.model), head.steps)));
     let mut store = Store::open(&out, &head, args.force)?;
     let wanted = jobs.len() * policies.len();
     let (prompts, repeats) = (jobs.len(), head.repeats);

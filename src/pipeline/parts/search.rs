@@ -1,0 +1,265 @@
+//! Finding a model by a folder or a name.
+
+use std::path::{Component, Path, PathBuf};
+
+use super::file::{At, ModelFile};
+use super::known::{Known, by_name};
+use super::{FILE, HubCache, HubId, Located, Part, Place, layout};
+use crate::error::{Error, Result};
+use crate::pipeline::Defaults;
+
+/// Where models are looked for. Plain folders win over the hub's cache.
+#[derive(Clone, Debug)]
+pub struct Search {
+    /// Folders of models, and of copies of repositories (`name` or `org/name`).
+    pub shelves: Vec<PathBuf>,
+    /// The hub's cache.
+    pub hub: HubCache,
+}
+
+type Looked = std::result::Result<PathBuf, Vec<String>>;
+
+impl Search {
+    /// The folders of `RESIDUA_MODELS` (separated as in `PATH`), and the hub's cache as [`HubCache::from_env`] finds it.
+    pub fn from_env() -> Self {
+        let listed = std::env::var_os("RESIDUA_MODELS").unwrap_or_default();
+        let shelves = std::env::split_paths(&listed).filter(|p| !p.as_os_str().is_empty()).collect();
+        Self { shelves, hub: HubCache::from_env() }
+    }
+
+    /// A model by the path of its folder, the name of one in [`Search::shelves`], the name of a known one, or that of a
+    /// repository on a hub (`org/name[@revision]`). Nothing is downloaded.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if there is none, or what is there is no model.
+    pub fn find(&self, asked: &Path) -> Result<Located> {
+        if asked.is_dir() {
+            return self.open(asked);
+        }
+        if asked.is_file() && asked.file_name().is_some_and(|n| n == FILE) {
+            return self.open(asked.parent().unwrap_or(Path::new("")));
+        }
+        let plain = asked.components().count() == 1 && matches!(asked.components().next(), Some(Component::Normal(_)));
+        if let Some(found) = self.shelves.iter().map(|s| s.join(asked)).find(|p| plain && p.is_dir()) {
+            return self.open(&found);
+        }
+        let name = asked.to_str().unwrap_or_default();
+        if let Some(known) = by_name(name) {
+            return self.known(known);
+        }
+        let mut looked = vec!["there is no such model folder".to_string()];
+        match name.strip_prefix("hub:").unwrap_or(name).parse::<HubId>() {
+            Ok(id) => match self.repository(&id)? {
+                (Ok(folder), from_elsewhere) => {
+                    return self.open_as(&folder, id.to_string(), from_elsewhere);
+                }
+                (Err(problems), _) => {
+                    looked.push(format!("{} ({})", problems.join("; "), self.places()));
+                    looked.push(format!("give a folder with -m, or try `residua pull {id}`"));
+                }
+            },
+            Err(_) => {
+                if plain {
+                    looked.push(format!("no model of this name ({})", self.places()));
+                }
+                let known: Vec<&str> = super::KNOWN.iter().map(|k| k.name).collect();
+                looked.push(format!("give a folder or a name ({}) with -m", known.join(", ")));
+            }
+        }
+        Err(Error::checkpoint(asked, looked.join("; ")))
+    }
+
+    /// The model in a folder: described by `residua-model.toml`, laid out as diffusers does, or copies of the published
+    /// repositories side by side.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if it is none of these; [`Error::Io`] if it cannot be read.
+    pub fn open(&self, folder: &Path) -> Result<Located> {
+        let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
+        let name = whole.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy().into_owned());
+        self.open_as(folder, name, false)
+    }
+
+    fn open_as(&self, folder: &Path, name: String, from_elsewhere: bool) -> Result<Located> {
+        if !folder.is_dir() {
+            let problem = "there is no such model folder; it should hold transformer, vae, text_encoder, tokenizer";
+            return Err(Error::checkpoint(folder, problem));
+        }
+        let root = Some(folder.to_path_buf());
+        let mut located = Located {
+            name,
+            root,
+            licence: None,
+            defaults: Defaults::default(),
+            places: Vec::new(),
+            looked: self.places(),
+        };
+        // (a link to nothing is there too: reading it says what is wrong)
+        if folder.join(FILE).symlink_metadata().is_ok() {
+            self.described(&mut located, ModelFile::read(folder, from_elsewhere)?)?;
+        } else if layout::is_diffusers(folder) {
+            located.defaults = Defaults::read(folder)?;
+            located.places = diffusers(folder);
+        } else {
+            located.places = copies(folder)?;
+        }
+        self.add_spatial(&mut located)?;
+        Ok(located)
+    }
+
+    /// Every part of a known model, from wherever it is.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if the hub's cache is damaged.
+    pub fn known(&self, known: &Known) -> Result<Located> {
+        let mut located = Located {
+            name: known.name.into(),
+            root: None,
+            licence: None,
+            defaults: Defaults::default(),
+            places: Vec::new(),
+            looked: self.places(),
+        };
+        for (part, sources) in known.parts {
+            let mut problems = Vec::new();
+            let mut found = None;
+            for source in *sources {
+                let id: HubId = source.parse()?;
+                match self.part(*part, &id)? {
+                    Ok(folder) => found = Some((folder, id)),
+                    Err(looked) => problems.extend(looked),
+                }
+                if found.is_some() {
+                    break;
+                }
+            }
+            located.places.push(match found {
+                Some((folder, id)) => Place { part: *part, folder: Ok(folder), hub: Some(id) },
+                None => Place { part: *part, folder: Err(problems), hub: Some(sources[0].parse()?) },
+            });
+        }
+        self.add_spatial(&mut located)?;
+        Ok(located)
+    }
+
+    /// Where names are looked for, in words.
+    fn places(&self) -> String {
+        let shelves = self.shelves.iter().chain([&self.hub.root]).map(|s| s.display().to_string());
+        format!("looked in {}", shelves.collect::<Vec<_>>().join(", "))
+    }
+
+    fn described(&self, located: &mut Located, file: ModelFile) -> Result<()> {
+        let mut defaults = Defaults::default();
+        for (part, at) in &file.parts {
+            let (folder, hub) = match at {
+                At::Hub(id) => (self.part(*part, id)?, Some(id.clone())),
+                At::Folder(path) => (there(path), None),
+            };
+            if let (Part::Scheduler, Ok(folder)) = (part, &folder) {
+                defaults = defaults.scheduled(folder)?;
+            }
+            located.places.push(Place { part: *part, folder, hub });
+        }
+        located.defaults = file.defaults(defaults);
+        located.licence = file.licence;
+        Ok(())
+    }
+
+    /// A repository's folder on a shelf or in the cache, and whether it came from elsewhere.
+    fn repository(&self, id: &HubId) -> Result<(Looked, bool)> {
+        // a plain folder does not say which revision it is
+        let shelves = self.shelves.iter().filter(|_| id.revision.is_none());
+        let name = id.repo.rsplit('/').next().unwrap_or_default();
+        let copies = shelves.flat_map(|shelf| [id.repo.as_str(), name].map(|n| shelf.join(n).join(&id.folder)));
+        if let Some(copy) = copies.into_iter().find(|folder| folder.is_dir()) {
+            return Ok((Ok(copy), false));
+        }
+        Ok((self.hub.find(id)?.map_err(|problem| vec![problem]), true))
+    }
+
+    /// The folder of a part by a name on a hub, if it is all there.
+    fn part(&self, part: Part, id: &HubId) -> Result<Looked> {
+        let (folder, _) = self.repository(id)?;
+        Ok(folder.and_then(|f| layout::lacks(part, &f).map_or(Ok(f), |lack| Err(vec![lack]))))
+    }
+
+    /// Adds the autoencoder of single frames, if the VAE leaves it out and nothing has named it.
+    fn add_spatial(&self, located: &mut Located) -> Result<()> {
+        let named = located.places.iter().any(|p| p.part == Part::Vae2d);
+        let Some(vae) = located.folder(Part::Vae).filter(|vae| !named && layout::lacks_spatial(vae)) else {
+            return Ok(());
+        };
+        let (from, sub) = layout::named_spatial(vae);
+        let plain = |n: &str| matches!(Path::new(n).components().collect::<Vec<_>>()[..], [Component::Normal(_)]);
+        let inside = sub.as_deref().filter(|n| plain(n)).into_iter().chain(["vae_2d"]).map(|n| vae.join(n));
+        let mut looked = Vec::new();
+        let mut place = Place { part: Part::Vae2d, folder: Err(Vec::new()), hub: None };
+        for folder in inside {
+            match there(&folder).and_then(|f| layout::lacks(Part::Vae2d, &f).map_or(Ok(f), |lack| Err(vec![lack]))) {
+                Ok(folder) => {
+                    place.folder = Ok(folder);
+                    located.places.push(place);
+                    return Ok(());
+                }
+                Err(problems) => looked.extend(problems),
+            }
+        }
+        let id = [from, sub].into_iter().flatten().collect::<Vec<_>>().join("/");
+        if let Ok(id) = id.parse::<HubId>() {
+            match self.part(Part::Vae2d, &id)? {
+                Ok(folder) => (place.folder, looked) = (Ok(folder), Vec::new()),
+                Err(problems) => looked.extend(problems),
+            }
+            place.hub = Some(id);
+        }
+        if place.folder.is_err() {
+            place.folder = Err(looked);
+        }
+        located.places.push(place);
+        Ok(())
+    }
+}
+
+fn there(folder: &Path) -> Looked {
+    if folder.is_dir() { Ok(folder.into()) } else { Err(vec![format!("no {}", folder.display())]) }
+}
+
+/// The parts of a folder that has one sub-folder for each.
+fn diffusers(folder: &Path) -> Vec<Place> {
+    let at = |part: Part| Place { part, folder: there(&folder.join(part.name())), hub: None };
+    let mut places: Vec<Place> = [Part::Transformer, Part::Vae, Part::TextEncoder].map(at).into();
+    let mut tokenizer = at(Part::Tokenizer);
+    let encoder = folder.join(Part::TextEncoder.name());
+    if tokenizer.folder.is_err() && layout::has_tokenizer(&encoder) {
+        tokenizer.folder = Ok(encoder);
+    }
+    places.push(tokenizer);
+    places.extend([Part::Scheduler, Part::Cache].map(at).into_iter().filter(|p| p.folder.is_ok()));
+    places
+}
+
+/// The parts of a folder of copies of repositories.
+fn copies(folder: &Path) -> Result<Vec<Place>> {
+    let found = layout::copies(folder)?;
+    if !found.iter().any(|(part, _)| *part != Part::Vae2d) {
+        let problem = format!(
+            "holds no model: expected `{FILE}`, the folders transformer, vae, text_encoder and tokenizer, or copies of \
+             the published repositories"
+        );
+        return Err(Error::checkpoint(folder, problem));
+    }
+    let of = |part: Part| found.iter().find(|(p, _)| *p == part).map(|(_, path)| path.clone());
+    let needed = |part: Part| {
+        let looked = || vec![format!("no folder in {} has the config.json of one", folder.display())];
+        Place { part, folder: of(part).ok_or_else(looked), hub: None }
+    };
+    let mut places: Vec<Place> = [Part::Transformer, Part::Vae, Part::TextEncoder].map(needed).into();
+    let beside = [of(Part::TextEncoder), Some(folder.join(Part::Tokenizer.name()))];
+    let tokenizer = beside.into_iter().flatten().find(|f| layout::has_tokenizer(f));
+    let lack = || vec![format!("no {} beside the text encoder", layout::TOKENIZER.join(" or "))];
+    places.push(Place { part: Part::Tokenizer, folder: tokenizer.ok_or_else(lack), hub: None });
+    // (one that is not needed is not asked for)
+    let spatial = of(Part::Vae2d).filter(|_| of(Part::Vae).is_some_and(|vae| layout::lacks_spatial(&vae)));
+    places.extend(spatial.map(|f| Place { part: Part::Vae2d, folder: Ok(f), hub: None }));
+    Ok(places)
+}
