@@ -273,6 +273,50 @@ fn pulled_and_run() {
     assert!(hub.asked().iter().all(|a| a.method == "HEAD" || a.path.starts_with("/api/")));
 }
 
+/// A model whose parts are in three repositories, and one that is described by names of others.
+#[test]
+fn several_repositories() {
+    let dir = scratch();
+    let all = files(tiny_model::folder());
+    let part = |names: [&str; 2]| -> BTreeMap<String, Vec<u8>> {
+        let own =
+            |name: &String| names.iter().find_map(|part| name.strip_prefix(&format!("{part}/")).map(String::from));
+        all.iter().filter_map(|(name, bytes)| Some((own(name)?, bytes.clone()))).collect()
+    };
+    let described = "kind = \"open-sora-1.2\"\n[parts]\ntransformer = \"net\"\nvae = \"hub:hpcai-tech/OpenSora-VAE-v1.2\"\n\
+                     text_encoder = \"hub:DeepFloyd/t5-v1_1-xxl\"\n";
+    let net = part(["transformer", "-"]).into_iter().map(|(name, bytes)| (format!("net/{name}"), bytes));
+    let (hub, address) = Hub::open(
+        [
+            ("hpcai-tech/OpenSora-STDiT-v3", part(["transformer", "-"])),
+            ("hpcai-tech/OpenSora-VAE-v1.2", part(["vae", "-"])),
+            ("DeepFloyd/t5-v1_1-xxl", part(["text_encoder", "tokenizer"])),
+            ("somebody/described", net.chain([("residua-model.toml".to_string(), described.into())]).collect()),
+        ]
+        .into(),
+    );
+    let generate = |model: &str, name: &str| {
+        let flags = ["-p", "a", "-s", "1", "-W", "32", "-H", "32", "-f", "17", "--steps", "2", "-o", name];
+        program::run(dir.path(), &[&["generate", "-m", model], &flags[..]].concat()).ok();
+        std::fs::read(dir.path().join(name)).unwrap()
+    };
+    pull(dir.path(), &address, &["somebody/described", "--yes"], &[]).ok();
+    let a = generate("somebody/described", "a.rgb");
+    let ran = pull(dir.path(), &address, &["open-sora-1.2", "--yes"], &[]).ok();
+    assert!(ran.err.contains("(there)") && ran.err.contains("hpcai-tech/OpenSora-STDiT-v3  mit"), "{}", ran.err);
+    assert!(generate("open-sora-1.2", "b.rgb") == a);
+    // what lies in a folder of its own is not asked for
+    hub.asked();
+    let shelf = dir.path().join("shelf/OpenSora-VAE-v1.2");
+    std::fs::create_dir_all(&shelf).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::write(shelf.join(name), &all[&format!("vae/{name}")]).unwrap();
+    }
+    let shelf = dir.path().join("shelf");
+    pull(dir.path(), &address, &["open-sora-1.2"], &[("RESIDUA_MODELS", shelf.to_str().unwrap())]).ok();
+    assert!(hub.asked().iter().all(|a| !a.path.contains("VAE")));
+}
+
 #[test]
 fn transfers_that_break_off() {
     for quirk in [Quirk::BreaksOff, Quirk::NoRanges, Quirk::Dies] {

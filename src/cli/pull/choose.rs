@@ -38,7 +38,8 @@ pub fn wanted(names: &[String], id: &HubId) -> Vec<String> {
         false => inside(folder),
         true if folder.is_empty() => true,
         true if has(FILE) => !folder.starts_with('.'),
-        true => parts && folder.split('/').all(is_part),
+        // (a VAE by itself may have its spatial part inside)
+        true => *folder == Part::Vae2d.name() || parts && folder.split('/').all(is_part),
     });
     let mut wanted = Vec::new();
     for (folder, files) in folders {
@@ -76,6 +77,8 @@ mod tests {
             parts
         );
         assert_eq!(of(&format!("{parts} text_encoder/config.json"), "a/b/vae"), "vae/vae_2d/config.json");
+        let apart = "config.json model.safetensors vae_2d/config.json";
+        assert_eq!(of(&format!("{apart} samples/config.json"), "a/b"), apart);
         let described = "residua-model.toml net/config.json net/a.safetensors";
         assert_eq!(of(described, "a/b"), described);
     }
