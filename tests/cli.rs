@@ -340,7 +340,7 @@ fn latents() {
     let bytes = vec![0; 8 * 384];
     let view = safetensors::tensor::TensorView::new(safetensors::Dtype::I64, vec![1, 4, 6, 4, 4], &bytes).unwrap();
     std::fs::write(&file, safetensors::serialize([("latents", view)], None).unwrap()).unwrap();
-    wrong(&["I64", "f32"]);
+    wrong(&["I64", "float type"]);
 }
 
 #[test]

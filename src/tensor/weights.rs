@@ -100,7 +100,8 @@ impl Weights {
 
     /// Logs [`Weights::unasked_but`] of a loaded model.
     pub fn tell_unasked(&self, known: &[&str]) {
-        if !log::log_enabled!(log::Level::Debug) {
+        // (a rehearsal loads what is loaded once more)
+        if self.gpu.is_rehearsal() || !log::log_enabled!(log::Level::Debug) {
             return;
         }
         let left = self.unasked_but(known);
