@@ -126,7 +126,8 @@ fn generate(folder: &Path, model: &str, shelves: Option<&Path>) -> Ran {
     if let Some(shelves) = shelves {
         command.env("RESIDUA_MODELS", shelves);
     }
-    let flags = ["-s", "7", "-W", "32", "-H", "24", "-f", "17", "--steps", "2", "--force", "-o", "x.rgb"];
+    let flags =
+        ["-s", "7", "-W", "32", "-H", "24", "-f", "17", "--steps", "2", "--no-caption-cache", "--force", "-o", "x.rgb"];
     command.args(["generate", "-m", model, "-p", "a red circle"]).args(flags).output().unwrap().into()
 }
 
@@ -348,7 +349,7 @@ fn unknown_tensors() {
     write("text_encoder", &extra(tiny::t5(), 3, "decoder.block."));
     let mut command = residua(dir.path());
     command.env("RESIDUA_LOG", "residua=debug");
-    let flags = ["-s", "7", "-W", "32", "-H", "24", "-f", "17", "--steps", "2", "-o", "x.rgb"];
+    let flags = ["-s", "7", "-W", "32", "-H", "24", "-f", "17", "--steps", "2", "--no-caption-cache", "-o", "x.rgb"];
     let ran: Ran = command.args(["generate", "-m", "model", "-p", "a red circle"]).args(flags).output().unwrap().into();
     let ran = ran.ok();
     assert!(std::fs::read(dir.path().join("x.rgb")).unwrap() == expected());
