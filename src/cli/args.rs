@@ -336,9 +336,13 @@ pub struct Output {
 #[derive(Args)]
 #[command(next_help_heading = "Output")]
 pub struct Saving {
-    /// Keep the state of the run in this folder while it lasts: `residua resume` goes on from it
+    /// Keep the state of the run in this folder while it lasts: `residua resume` goes on from it; of a single video that
+    /// is expected to take more than five minutes, in `OUTPUT.state` if not given
     #[arg(long, value_name = "FOLDER")]
     pub save_state: Option<PathBuf>,
+    /// Keep none, however long it takes
+    #[arg(long, conflicts_with = "save_state")]
+    pub no_save_state: bool,
     /// Save it after every so many steps [default: as often as takes a twentieth of the time]
     #[arg(long, value_name = "N", requires = "save_state", value_parser = clap::value_parser!(u32).range(1..))]
     pub state_every: Option<u32>,

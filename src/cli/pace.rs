@@ -36,6 +36,7 @@ pub struct Paces {
 }
 
 /// A prediction.
+#[derive(Clone)]
 pub struct Seconds {
     pub of_stages: Vec<f64>,
     /// Whether stages like these were timed here before: those that count.
@@ -66,15 +67,15 @@ pub fn memory_line(footprint: &Footprint, stay: bool) -> String {
 }
 
 /// How long runs will take together, for people.
-pub fn seconds_line(predictions: &[Seconds], cached: bool) -> String {
-    let total: f64 = predictions.iter().map(Seconds::total).sum();
+pub fn seconds_line<'a>(predictions: impl Iterator<Item = &'a Seconds> + Clone, cached: bool) -> String {
+    let total: f64 = predictions.clone().map(Seconds::total).sum();
     let time = match total {
         t if t < 120.0 => format!("{t:.1} s"),
         t if t < 7200.0 => format!("{:.0} min", t / 60.0),
         t => format!("{:.1} h", t / 3600.0),
     };
     let cache = if cached { ", less what the cache saves" } else { "" };
-    let measured = predictions.iter().all(|p| p.measured);
+    let measured = predictions.clone().all(|p| p.measured);
     let guess = if measured { "" } else { " (a first guess: nothing like it ran here yet)" };
     format!("time    about {time}{cache}{guess}")
 }

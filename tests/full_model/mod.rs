@@ -1,13 +1,14 @@
 //! Open-Sora v1.2 at its true size, in files that take no room: names, shapes and types are those of the published
 //! checkpoints, and the numbers are holes in the files, read as zeros.
 
-use std::collections::BTreeMap;
+#[path = "../published/mod.rs"]
+mod published;
+
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Sizes by name.
-pub type Shapes = BTreeMap<String, Vec<usize>>;
+use published::Shapes;
 
 /// The folder: made by the first who asks, and left for the next as long as this file stays as it is.
 pub fn folder() -> &'static Path {
@@ -28,11 +29,6 @@ pub fn folder() -> &'static Path {
 
 fn write(folder: &Path) {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let list = |name: &str| -> Shapes {
-        let text = std::fs::read_to_string(golden.join(name)).unwrap();
-        let all: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
-        all.into_iter().filter_map(|(name, shape)| Some((name, serde_json::from_value(shape).ok()?))).collect()
-    };
     let part = |name: &str, config: serde_json::Value, shapes: &Shapes, dtype: &str| {
         let part = folder.join(name);
         std::fs::create_dir_all(&part).unwrap();
@@ -44,59 +40,16 @@ fn write(folder: &Path) {
         "hidden_size": 1152, "depth": 28, "num_heads": 16, "mlp_ratio": 4.0, "in_channels": 4, "patch_size": [1, 2, 2],
         "caption_channels": 4096, "model_max_length": 300, "input_sq_size": 512, "pred_sigma": true, "qk_norm": true
     });
-    part("transformer", net, &stdit3(), "F32");
+    part("transformer", net, &published::stdit3(), "F32");
     let vae = json!({"model_type": "VideoAutoencoderPipeline", "vae_temporal": {"type": "VAE_Temporal_SD"}});
-    part("vae", vae, &list("vae/real_keys/opensora_vae_v1_2.json"), "F32");
+    part("vae", vae, &published::vae(), "F32");
     let text = json!({
         "d_model": 4096, "d_kv": 64, "num_heads": 64, "d_ff": 10240, "num_layers": 24, "vocab_size": 32128,
         "feed_forward_proj": "gated-gelu", "model_type": "t5"
     });
-    part("text_encoder", text, &list("t5/real_keys/t5_v1_1_xxl_encoder.json"), "BF16");
+    part("text_encoder", text, &published::t5(), "BF16");
     std::fs::create_dir_all(folder.join("tokenizer")).unwrap();
     std::fs::copy(golden.join("t5/tokenizer/spiece.model"), folder.join("tokenizer/spiece.model")).unwrap();
-}
-
-/// Every tensor of the transformer's checkpoint, from its description rather than from the model's code.
-pub fn stdit3() -> Shapes {
-    let (c, d, text, hidden) = (1152, 72, 4096, 4608);
-    let mut all = BTreeMap::new();
-    let mut add = |name: String, shape: &[usize]| drop(all.insert(name, shape.to_vec()));
-    add("rope.freqs".into(), &[d / 2]);
-    add("y_embedder.y_embedding".into(), &[300, text]);
-    add("final_layer.scale_shift_table".into(), &[2, c]);
-    add("x_embedder.proj.weight".into(), &[c, 4, 1, 2, 2]);
-    add("x_embedder.proj.bias".into(), &[c]);
-    let mut linear = vec![
-        ("t_block.1".to_string(), c, 6 * c),
-        ("y_embedder.y_proj.fc1".into(), text, c),
-        ("y_embedder.y_proj.fc2".into(), c, c),
-        ("final_layer.linear".into(), c, 32),
-    ];
-    for embedder in ["t_embedder", "fps_embedder"] {
-        linear.push((format!("{embedder}.mlp.0"), 256, c));
-        linear.push((format!("{embedder}.mlp.2"), c, c));
-    }
-    for block in ["spatial", "temporal"].iter().flat_map(|a| (0..28).map(move |i| format!("{a}_blocks.{i}"))) {
-        add(format!("{block}.scale_shift_table"), &[6, c]);
-        add(format!("{block}.attn.q_norm.weight"), &[d]);
-        add(format!("{block}.attn.k_norm.weight"), &[d]);
-        for (part, inputs, outputs) in [
-            ("attn.qkv", c, 3 * c),
-            ("attn.proj", c, c),
-            ("cross_attn.q_linear", c, c),
-            ("cross_attn.kv_linear", c, 2 * c),
-            ("cross_attn.proj", c, c),
-            ("mlp.fc1", c, hidden),
-            ("mlp.fc2", hidden, c),
-        ] {
-            linear.push((format!("{block}.{part}"), inputs, outputs));
-        }
-    }
-    for (name, inputs, outputs) in linear {
-        add(format!("{name}.weight"), &[outputs, inputs]);
-        add(format!("{name}.bias"), &[outputs]);
-    }
-    all
 }
 
 /// A safetensors file whose numbers are a hole.

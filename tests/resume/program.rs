@@ -324,3 +324,55 @@ fn several_videos() {
     }
     assert!(!d.join("states").exists());
 }
+
+/// Without being asked to: a run that is expected to take long keeps its state beside the video.
+#[test]
+fn long_runs_keep_their_state() {
+    let (dir, caches) = (scratch(), scratch());
+    let d = dir.path();
+    let args = ["generate", "-m", model(), "-p", "a red circle", "-s", "3", "-f", "34", "-o"];
+    let started = |name: &str| {
+        let mut command = residua(d);
+        command.env("RESIDUA_CACHE_DIR", caches.path()).args(args).args([name, "--json"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let whole = started("whole.rgb").wait_with_output().unwrap();
+    assert!(whole.status.success() && !String::from_utf8_lossy(&whole.stdout).contains("\"event\":\"state\""));
+    // the same adapter, a million times slower
+    let paces = caches.path().join("paces.json");
+    let mut known: std::collections::BTreeMap<String, f64> =
+        serde_json::from_slice(&std::fs::read(&paces).unwrap()).unwrap();
+    assert!(known.keys().any(|key| key.contains("denoise")), "{known:?}");
+    known.values_mut().for_each(|pace| *pace /= 1e6);
+    std::fs::write(&paces, serde_json::to_string(&known).unwrap()).unwrap();
+    let mut child = started("a.rgb");
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let event: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        if event["event"] == "plan" {
+            assert!(event["seconds"].as_f64().unwrap() > 300.0, "{event}");
+        }
+        if event["event"] == "state" {
+            child.kill().unwrap();
+            break;
+        }
+    }
+    assert!(!child.wait().unwrap().success());
+    assert!(!d.join("a.rgb").exists());
+    run(d, &["resume", "a.rgb.state"]).ok();
+    assert!(bytes(d, "a.rgb") == bytes(d, "whole.rgb"));
+    assert_eq!(names(d), ["a.rgb", "whole.rgb"]);
+}
+
+/// Latents outlive a run that dies while it decodes them.
+#[test]
+fn killed_while_decoding() {
+    let dir = scratch();
+    let d = dir.path();
+    let args =
+        |name: &'static str| ["generate", "-m", model(), "-p", "a red circle", "-s", "3", "--steps", "2", "-o", name];
+    run(d, &args("whole.rgb")).ok();
+    assert!(!killed(d, &args("a.rgb"), |e| e["event"] == "frames" || e["event"] == "decode"));
+    assert_eq!(names(d), ["a.rgb.latents.safetensors", "whole.rgb"]);
+    run(d, &["decode", "a.rgb.latents.safetensors", "-m", model(), "-o", "a.rgb"]).ok();
+    assert!(bytes(d, "a.rgb") == bytes(d, "whole.rgb"));
+}

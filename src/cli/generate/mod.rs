@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::args::Generate;
 use super::exit::{Failure, Outcome};
-use super::pace::{Paces, Seconds, memory_line, seconds_line};
+use super::pace::{Paces, memory_line, seconds_line};
 use super::screen::{Screen, round, size};
 use super::signals::Stop;
 use super::{given, model, prompts, words};
@@ -55,6 +55,8 @@ struct Shared<'a> {
     screen: &'a Screen,
     stop: &'a Stop,
     sora: OpenSora,
+    /// How long stages took before.
+    paces: Paces,
     model: String,
     /// The model's files, for recipes.
     files: Value,
@@ -123,7 +125,8 @@ impl<'a> Batch<'a> {
         let kept = if args.input.no_caption_cache { None } else { caption_folder() };
         let sora = model::open(&parts, &args.device).await?.captions_in(kept);
         let (model, scores) = (parts.name.clone(), words::scores(&args.input, sora.defaults()));
-        let mut shared = Shared { args, screen, stop, sora, model, files: Value::Null, scores, count };
+        let paces = Paces::read(sora.gpu());
+        let mut shared = Shared { args, screen, stop, sora, paces, model, files: Value::Null, scores, count };
         let mut jobs = Vec::with_capacity(count);
         for (index, (request, files)) in requests.into_iter().enumerate() {
             jobs.push(Job::prepare(&shared, &mut places, index, request, files)?);
@@ -163,14 +166,15 @@ impl<'a> Batch<'a> {
         let adapter = model::adapter(gpu);
         let kernels = adapter["kernels"].as_str().unwrap_or("");
         screen.say(format!("{} ({}, kernels {kernels})", gpu.info().name, gpu.info().backend));
-        let paces = Paces::read(gpu);
-        let predictions: Vec<Seconds> = self.jobs.iter().map(|job| paces.predict(gpu, &job.plan.memory)).collect();
         if let Some(largest) = self.jobs.iter().map(|job| &job.plan.memory).max_by_key(|memory| memory.peak_bytes()) {
             screen.say(memory_line(largest, self.keeps()));
         }
-        screen.say(seconds_line(&predictions, self.jobs.iter().any(|job| job.plan.cache != CacheSpec::Off)));
-        for (job, seconds) in self.jobs.iter().zip(&predictions) {
-            self.shared.event("plan", job.index, job.plan_event(&self.shared, &adapter, seconds));
+        screen.say(seconds_line(
+            self.jobs.iter().map(|job| &job.seconds),
+            self.jobs.iter().any(|job| job.plan.cache != CacheSpec::Off),
+        ));
+        for job in &self.jobs {
+            self.shared.event("plan", job.index, job.plan_event(&self.shared, &adapter));
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::super::args::{self, Cli, Generate, Resume, Talk, Verb};
 use super::super::exit::{Failure, Outcome};
 use super::super::given::{self, Files};
+use super::super::pace::Paces;
 use super::super::screen::Screen;
 use super::super::signals::Stop;
 use super::super::{model, recipe, words};
@@ -125,7 +126,7 @@ fn flags(args: &Resume, record: &Record, saving: &Saving) -> Outcome<Generate> {
     flags.output.video.no_metadata = record.no_metadata;
     flags.output.sidecar = record.sidecar;
     flags.output.latents_out.clone_from(&record.latents);
-    flags.saving = args::Saving { save_state: None, state_every: record.every };
+    flags.saving = args::Saving { save_state: None, no_save_state: false, state_every: record.every };
     flags.device = record.device(&args.device);
     flags.talk = Talk { json: args.talk.json, quiet: args.talk.quiet, verbose: args.talk.verbose };
     Ok(*flags)
@@ -137,7 +138,8 @@ async fn shared<'a>(args: &'a Generate, screen: &'a Screen, stop: &'a Stop) -> O
     model::check(&parts)?;
     let sora = model::open(&parts, &args.device).await?;
     let (model, scores) = (parts.name.clone(), words::scores(&args.input, sora.defaults()));
-    Ok(Shared { args, screen, stop, sora, model, files: Value::Null, scores, count: 1 })
+    let paces = Paces::read(sora.gpu());
+    Ok(Shared { args, screen, stop, sora, paces, model, files: Value::Null, scores, count: 1 })
 }
 
 /// The request of the interrupted run. Where it has `begun`, stand-ins are in place of given frames: theirs are encoded

@@ -1,6 +1,6 @@
 //! One video of a run: from its plan to its file, stage by stage.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use residua::Error;
@@ -12,7 +12,7 @@ use residua::tensor::{Tensor, sha256};
 use serde_json::{Value, json};
 
 use super::super::args::Generate;
-use super::super::exit::{Failure, Outcome, code};
+use super::super::exit::{Failure, Outcome};
 use super::super::given::{self, Files};
 use super::super::output::write_json;
 use super::super::pace::{Paces, Seconds};
@@ -24,10 +24,15 @@ use super::places::{Facts, Place, Places};
 use super::saving::{Record, Saving};
 use super::{Loaded, Shared, Times};
 
+/// Runs expected to take more seconds keep their state.
+const LONG: f64 = 300.0;
+
 /// One video of a run.
 pub struct Job {
     pub index: usize,
     pub plan: Plan,
+    /// How long it is expected to take.
+    pub seconds: Seconds,
     place: Place,
     prompt: String,
     given: Files,
@@ -61,14 +66,17 @@ impl Job {
         let prompt = request.prompt;
         let facts = Facts { index, plan: &plan, prompt: &prompt, model: &shared.model };
         let place = places.of(args, &facts)?;
-        let saving = match &args.saving.save_state {
+        let seconds = shared.paces.predict(shared.sora.gpu(), &plan.memory);
+        let saves = shared.count == 1 && !args.dry_run && !args.saving.no_save_state && !place.target.is_stdout();
+        let beside = (saves && seconds.total() > LONG).then(|| with_ending(&place.target.path, ".state"));
+        let saving = match args.saving.save_state.as_ref().or(beside.as_ref()) {
             Some(folder) => {
                 let record = Record::new(args, &plan, &given, &place, &shared.place())?;
                 Some(Saving::begin(args, folder, record, &facts, shared.count > 1)?)
             }
             None => None,
         };
-        Ok(Self { index, plan, place, prompt, given, latents_in, fps, saving, from: None })
+        Ok(Self { index, plan, seconds, place, prompt, given, latents_in, fps, saving, from: None })
     }
 
     /// One of an interrupted run, from its state if it has begun.
@@ -96,7 +104,19 @@ impl Job {
         let fps = recipe["file_fps"].as_f64().unwrap_or(plan.fps);
         let mut saving = if from.is_some() { saving.begun() } else { saving };
         saving.record = saving.record.moved(now);
-        Ok(Self { index: 0, plan, place, prompt: request.prompt, given, latents_in, fps, saving: Some(saving), from })
+        let seconds = shared.paces.predict(shared.sora.gpu(), &plan.memory);
+        Ok(Self {
+            index: 0,
+            plan,
+            seconds,
+            place,
+            prompt: request.prompt,
+            given,
+            latents_in,
+            fps,
+            saving: Some(saving),
+            from,
+        })
     }
 
     /// What has to be there before it begins.
@@ -150,8 +170,8 @@ impl Job {
     }
 
     /// The same for programs.
-    pub fn plan_event(&self, shared: &Shared<'_>, adapter: &Value, seconds: &Seconds) -> Value {
-        let (plan, memory) = (&self.plan, &self.plan.memory);
+    pub fn plan_event(&self, shared: &Shared<'_>, adapter: &Value) -> Value {
+        let (plan, memory, seconds) = (&self.plan, &self.plan.memory, &self.seconds);
         let [height, width] = plan.pixels();
         let mut event = json!({
             "model": shared.model, "prompt": self.prompt, "text": plan.text, "size": [width, height],
@@ -215,13 +235,17 @@ impl Job {
             write_json(path, &report::trace(&recipe, &sampled, &summary), args.output.video.force)?;
         }
 
-        let decoded = self.decode(shared, &sampled.latents, loaded, "").await;
-        let (frames, decode_time) =
-            decoded.map_err(|failure| self.keep_latents(args, failure, shape, &numbers, &recipe))?;
-        shared.stop.check()?;
+        let kept = self.keep_latents(args, shape, &numbers, &recipe);
+        let decoded = async {
+            let (frames, took) = self.decode(shared, &sampled.latents, loaded, "").await?;
+            shared.stop.check()?;
+            let embedded = (!args.output.video.no_metadata).then_some(&recipe);
+            let bytes = self.place.target.write(&frames, embedded, screen)?;
+            Ok((frames, took, bytes))
+        };
+        let (frames, decode_time, bytes) = decoded.await.map_err(|failure: Failure| kept.advise(failure))?;
+        kept.remove();
         self.learn(shared, &sampled, [times.text, denoise_time, decode_time]);
-        let embedded = (!args.output.video.no_metadata).then_some(&recipe);
-        let bytes = self.place.target.write(&frames, embedded, screen)?;
         let before = self.saving.as_ref().map_or(0.0, |saving| saving.record.seconds);
         let total = times.began.elapsed() + Duration::try_from_secs_f64(before).unwrap_or_default();
         if let Some(path) = &self.place.sidecar {
@@ -364,33 +388,20 @@ impl Job {
         json!({"frames": self.plan.all_frames(), "fps": self.plan.fps, "file_fps": self.fps})
     }
 
-    /// Denoising is the long part: if decoding fails, its result is kept.
-    fn keep_latents(
-        &self,
-        args: &Generate,
-        failure: Failure,
-        shape: [usize; 5],
-        numbers: &[f32],
-        recipe: &Value,
-    ) -> Failure {
-        let kept = self.saving.as_ref().is_some_and(Saving::is_kept);
-        if failure.exit == code::INTERRUPTED || self.place.target.is_stdout() || kept {
-            return failure;
+    /// Denoising is the long part: until the video is there, its result is kept, beside it if nowhere else.
+    fn keep_latents(&self, args: &Generate, shape: [usize; 5], numbers: &[f32], recipe: &Value) -> KeptLatents {
+        let in_state = self.saving.as_ref().is_some_and(Saving::is_kept);
+        if self.place.latents.is_some() || self.place.target.is_stdout() || in_state {
+            return KeptLatents { path: self.place.latents.clone(), passing: false };
         }
-        let path = match &self.place.latents {
-            Some(path) => path.clone(),
-            None => {
-                let mut name = self.place.target.path.as_os_str().to_owned();
-                name.push(".latents.safetensors");
-                let path = PathBuf::from(name);
-                match latents::write(&path, shape, numbers, &self.embedded(args, recipe), false) {
-                    Ok(()) => path,
-                    Err(_) => return failure,
-                }
+        let path = with_ending(&self.place.target.path, ".latents.safetensors");
+        match latents::write(&path, shape, numbers, &self.embedded(args, recipe), false) {
+            Ok(()) => KeptLatents { path: Some(path), passing: true },
+            Err(failure) => {
+                log::warn!("the latents are not kept while they are decoded: {}", failure.message);
+                KeptLatents { path: None, passing: false }
             }
-        };
-        failure
-            .hint(format!("the denoised latents are in {0}; `residua decode {0}` goes on from there", path.display()))
+        }
     }
 
     /// The same seed without the cache, and how far the two are apart.
@@ -416,6 +427,34 @@ impl Job {
         ));
         Ok(())
     }
+}
+
+/// Where the denoised latents are while they are decoded.
+struct KeptLatents {
+    path: Option<PathBuf>,
+    /// Only until then.
+    passing: bool,
+}
+
+impl KeptLatents {
+    fn advise(&self, failure: Failure) -> Failure {
+        let Some(path) = &self.path else { return failure };
+        let path = path.display();
+        failure.hint(format!("the denoised latents are in {path}; `residua decode {path}` goes on from there"))
+    }
+
+    fn remove(&self) {
+        if let Some(path) = self.path.as_ref().filter(|_| self.passing) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// A path with something behind its name.
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.components().collect::<PathBuf>().into_os_string();
+    name.push(ending);
+    name.into()
 }
 
 /// The plan of a request, with the noise of a file if one is given; and that file's hash.
