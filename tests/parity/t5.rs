@@ -56,6 +56,12 @@ pub fn run(report: &mut Report, gpu: &Gpu) {
             report.exact(&case, false, e);
         }
     }
+    for file in files(&top.join("real_keys"), "json") {
+        let case = format!("t5/real_keys/{}", name(&file));
+        if report.wants(&case) {
+            real_keys(report, gpu, &file, &case);
+        }
+    }
 }
 
 /// A model folder with the fixtures inside it: its own files, and other layouts of the same model as sub-folders.
@@ -261,4 +267,22 @@ fn conditioning(
     lens.extend(lens.clone());
     report.exact(&format!("{case}/y_lens"), lens == want["y_lens"].data, format!("{lens:?}"));
     Ok(())
+}
+
+/// Every tensor of the real encoder is asked for, and nothing that it does not hold.
+fn real_keys(report: &mut Report, gpu: &Gpu, file: &Path, case: &str) {
+    if name(file) != "t5_v1_1_xxl_encoder" {
+        return report.skip(case, "a model that is not implemented");
+    }
+    let weights = match Checkpoint::outline(file) {
+        Ok(list) => Weights::new(gpu, Arc::new(list), ""),
+        Err(e) => return report.exact(case, false, e),
+    };
+    match T5Encoder::from_weights(weights.clone(), Config::xxl()) {
+        Err(e) => report.exact(case, false, e),
+        Ok(_) => {
+            let left = weights.unasked();
+            report.exact(case, left.is_empty(), format!("all names and shapes; asked for by nobody: {left:?}"));
+        }
+    }
 }
