@@ -167,3 +167,31 @@ fn a_prompt_of_several_from_standard_input() {
     run_with_input(d, &own, b"from elsewhere\n").ok();
     assert_eq!(names(&d.join("out")), ["0000-a.mp4", "0001-from-elsewhere.mp4"]);
 }
+
+#[test]
+fn names_as_prompts_and_what_is_there_already() {
+    let dir = scratch();
+    let d = dir.path();
+    std::fs::write(
+        d.join("list.jsonl"),
+        "{\"prompt\": \"A red circle, moving\", \"seed\": 5}\n{\"prompt\": \"a/b\"}\n",
+    )
+    .unwrap();
+    let own = ["--prompts", "list.jsonl", "--num-videos", "2", "-s", "9", "-o", "{prompt}-{take}.png"];
+    let all = ["A red circle, moving-0.png", "A red circle, moving-1.png", "a_b-0.png", "a_b-1.png", "list.jsonl"];
+    generate(d, &own).ok();
+    assert_eq!(names(d), all);
+    let seed = |name: &str| read_recipe(&d.join(name)).unwrap().unwrap()["seed"].as_u64();
+    assert_eq!([all[0], all[1], all[2], all[3]].map(seed), [Some(5), Some(6), Some(9), Some(10)]);
+    let again = |more: &[&str]| generate(d, &[&own[..], &["--skip-existing", "--json"], more].concat());
+    let (kept, gone) = (bytes(d, all[1]), bytes(d, all[2]));
+    std::fs::remove_file(d.join(all[2])).unwrap();
+    let ran = again(&[]).ok();
+    assert!(ran.err.contains("3 of 4 videos are there already"), "{}", ran.err);
+    assert_eq!(events(&ran).iter().filter(|e| e["event"] == "output").count(), 1);
+    assert!(bytes(d, all[2]) == gone && bytes(d, all[1]) == kept);
+    let ran = again(&[]).ok();
+    assert_eq!(events(&ran), [serde_json::json!({"v": 1, "event": "done", "videos": 0})]);
+    assert_eq!(again(&["--force"]).exit, 2);
+    assert_eq!(names(d), all);
+}

@@ -206,7 +206,7 @@ pub struct Input {
     /// What the video shows; `-` reads standard input; once for each of several videos
     #[arg(short, long, value_name = "TEXT", required_unless_present = "prompts")]
     pub prompt: Vec<OsString>,
-    /// Prompts from a file: one a line, `#` begins a comment
+    /// Prompts from a file: one a line, `#` begins a comment; of .jsonl, each line with `prompt` and perhaps `seed`
     #[arg(long, value_name = "FILE", aliases = ["prompt-path", "prompt-file"])]
     pub prompts: Option<PathBuf>,
     /// Videos of each prompt, with one seed after the other
@@ -328,6 +328,9 @@ pub struct Output {
     /// Write the recipe and the times beside the video, as JSON
     #[arg(long)]
     pub sidecar: bool,
+    /// Leave out videos that are there already
+    #[arg(long, conflicts_with = "force")]
+    pub skip_existing: bool,
     /// Save the final latents, before they are decoded
     #[arg(long, value_name = "FILE")]
     pub latents_out: Option<PathBuf>,
@@ -352,7 +355,8 @@ pub struct Saving {
 #[command(next_help_heading = "Output")]
 pub struct Video {
     /// .mp4, .gif, .png (animated), .y4m, .rgb, a folder of PNGs, or `-` for Y4M on standard output; of several videos
-    /// a folder of MP4s, or a template with {index}, {index:04}, {seed}, {slug}, {model}
+    /// a folder of MP4s, or a template with {index}, {index:04}, {seed}, {take}, {prompt}, {slug}, {model}: as Open-Sora
+    /// names them by --prompt-as-path, `{prompt}-{take}.mp4`
     #[arg(short, long, value_name = "PATH")]
     pub output: Option<PathBuf>,
     /// Quality of an MP4, 0 (best) to 51

@@ -13,7 +13,7 @@ use super::lab::{self, Job, Lab};
 use super::output::write_json;
 use super::screen::{Screen, round};
 use super::signals::Stop;
-use super::{lab::prompts, model};
+use super::{model, prompts};
 
 /// Steps whose errors are followed to the end of the run.
 const PROBES: usize = 8;
@@ -121,7 +121,7 @@ async fn work(args: &Calibrate, screen: &Screen, stop: &Stop) -> Outcome {
 }
 
 fn held_out(args: &Calibrate, parts: &Parts) -> Outcome<Vec<Job>> {
-    let list = prompts::read(&lab::listed(args.held_out.as_deref(), parts, "held-out", "held-out")?)?;
+    let list = prompts::list(&lab::listed(args.held_out.as_deref(), parts, "held-out", "held-out")?)?;
     let seed = |p: &prompts::Prompt| p.seed.unwrap_or(args.work.seeds[0]);
     Ok(list.into_iter().map(|p| Job { seed: seed(&p), prompt: p.prompt, group: p.group }).collect())
 }

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use super::args::Generate;
 use super::exit::{Failure, Outcome};
 use super::pace::{Paces, memory_line, seconds_line};
+use super::prompts::Prompt;
 use super::screen::{Screen, round, size};
 use super::signals::Stop;
 use super::{given, model, prompts, words};
@@ -98,7 +99,8 @@ struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// Everything that can be wrong is found here, before weights are loaded. `None` after a dry run.
+    /// Everything that can be wrong is found here, before weights are loaded. `None` after a dry run, and if there
+    /// is nothing to make.
     async fn prepare(args: &'a Generate, screen: &'a Screen, stop: &'a Stop) -> Outcome<Option<Self>> {
         let prompts = prompts::read(&args.input)?;
         let count = prompts.len().saturating_mul(args.input.num_videos);
@@ -113,11 +115,12 @@ impl<'a> Batch<'a> {
         let mut places = Places::look(args, screen, count)?;
         let given = given::take(&args.given, &mut base)?;
         let mut requests = Vec::with_capacity(count);
-        for prompt in prompts {
+        for Prompt { prompt, seed, .. } in prompts {
             let mut request = Request { prompt, ..base.clone() };
             let files = given::embedded(&given, &mut request)?;
-            for i in 0..args.input.num_videos {
-                requests.push((Request { seed: base.seed.wrapping_add(i as u64), ..request.clone() }, files.clone()));
+            for take in 0..args.input.num_videos {
+                let seed = seed.unwrap_or(base.seed).wrapping_add(take as u64);
+                requests.push((take, Request { seed, ..request.clone() }, files.clone()));
             }
         }
         let parts = model::find(args.input.model.model.as_deref())?;
@@ -128,8 +131,15 @@ impl<'a> Batch<'a> {
         let paces = Paces::read(sora.gpu());
         let mut shared = Shared { args, screen, stop, sora, paces, model, files: Value::Null, scores, count };
         let mut jobs = Vec::with_capacity(count);
-        for (index, (request, files)) in requests.into_iter().enumerate() {
-            jobs.push(Job::prepare(&shared, &mut places, index, request, files)?);
+        for (index, (take, request, files)) in requests.into_iter().enumerate() {
+            jobs.extend(Job::prepare(&shared, &mut places, (index, take), request, files)?);
+        }
+        if jobs.len() < count {
+            screen.say(format!("{} of {count} videos are there already", count - jobs.len()));
+        }
+        if jobs.is_empty() {
+            screen.event("done", json!({"videos": 0}));
+            return Ok(None);
         }
         let folder = args.saving.save_state.as_deref().filter(|_| count > 1);
         let mut manifest = folder.map(|f| Manifest::begin(f, args.output.video.force)).transpose()?;

@@ -16,6 +16,8 @@ use super::super::screen::Screen;
 /// What names are made of.
 pub struct Facts<'a> {
     pub index: usize,
+    /// Which of the videos of its prompt, from 0.
+    pub take: usize,
     pub plan: &'a Plan,
     pub prompt: &'a str,
     pub model: &'a str,
@@ -122,20 +124,25 @@ impl Places {
         Ok(Self { folder, made: false, several, taken: HashSet::new() })
     }
 
-    /// The place of one video; no two are the same.
+    /// The place of one video; no two are the same. `None` if it is there already and such are to be left out.
     ///
     /// # Errors
     /// A place that cannot be written to, or is taken.
-    pub fn of(&mut self, args: &Generate, facts: &Facts<'_>) -> Outcome<Place> {
+    pub fn of(&mut self, args: &Generate, facts: &Facts<'_>) -> Outcome<Option<Place>> {
         let extension = if facts.plan.all_frames() == 1 { "png" } else { "mp4" };
         let video = &args.output.video;
-        let target = match (&self.folder, &video.output) {
-            (Some(folder), _) => {
-                let path = folder.join(format!("{:04}-{}.{extension}", facts.index, slug(facts.prompt)));
-                if folder.is_dir() { Target::at(video, path)? } else { Target::unchecked(video, path)? }
-            }
-            (None, Some(path)) => Target::at(video, expand("output", path, facts)?)?,
-            (None, None) => {
+        let path = match (&self.folder, &video.output) {
+            (Some(folder), _) => Some(folder.join(format!("{:04}-{}.{extension}", facts.index, slug(facts.prompt)))),
+            (None, Some(path)) => Some(expand("output", path, facts)?),
+            (None, None) => None,
+        };
+        if args.output.skip_existing && path.as_ref().is_some_and(|path| path.exists()) {
+            return Ok(None);
+        }
+        let target = match (path, &self.folder) {
+            (Some(path), Some(folder)) if !folder.is_dir() => Target::unchecked(video, path)?,
+            (Some(path), _) => Target::at(video, path)?,
+            (None, _) => {
                 let stem = format!("{}-{}-{}", model::label(facts.model), facts.plan.seed, slug(facts.prompt));
                 Target::free(video, &stem, extension, |path| self.taken.contains(path))?
             }
@@ -164,7 +171,7 @@ impl Places {
                 self.taken.insert(path);
             }
         }
-        Ok(place)
+        Ok(Some(place))
     }
 
     /// Makes the folder.
@@ -196,15 +203,34 @@ fn is_template(path: &Path) -> bool {
     path.to_string_lossy().contains('{')
 }
 
-/// A path with `{index}`, `{seed}`, `{slug}` and `{model}` replaced; `{index:04}` fills up with zeros.
+/// Most bytes of a prompt in a name: file systems take 255.
+const MOST_PROMPT: usize = 200;
+
+/// A prompt as a name, word for word as far as names go.
+fn as_name(prompt: &str) -> String {
+    let unfit = |c: char| c.is_control() || r#"/\:*?"<>|"#.contains(c);
+    let mut name = String::new();
+    for c in prompt.trim().chars().map(|c| if unfit(c) { '_' } else { c }) {
+        if name.len() + c.len_utf8() > MOST_PROMPT {
+            break;
+        }
+        name.push(c);
+    }
+    // names of dots alone mean folders, and hidden files are nobody's wish
+    let name = name.trim_start_matches('.').trim_end();
+    if name.is_empty() { "video".into() } else { name.into() }
+}
+
+/// A path with `{index}`, `{seed}`, `{take}`, `{prompt}`, `{slug}` and `{model}` replaced; `{index:04}` fills up with zeros.
 fn expand(flag: &str, path: &Path, facts: &Facts<'_>) -> Outcome<PathBuf> {
     if !is_template(path) {
         return Ok(path.to_path_buf());
     }
     let text = path.to_string_lossy();
     let wrong = |what: &str| {
-        let problem =
-            format!("`{text}` has {what}; known are {{index}}, {{index:04}}, {{seed}}, {{slug}} and {{model}}");
+        let problem = format!(
+            "`{text}` has {what}; known are {{index}}, {{index:04}}, {{seed}}, {{take}}, {{prompt}}, {{slug}} and {{model}}"
+        );
         Failure::wrong(flag, problem)
     };
     let mut out = String::new();
@@ -214,7 +240,7 @@ fn expand(flag: &str, path: &Path, facts: &Facts<'_>) -> Outcome<PathBuf> {
         out += before;
         let (name, width) = match name.split_once(':') {
             None => (name, 0),
-            Some((name @ ("index" | "seed"), width)) => {
+            Some((name @ ("index" | "seed" | "take"), width)) => {
                 let width = width.strip_prefix('0').unwrap_or(width).parse().ok().filter(|w| (1..=20).contains(w));
                 (name, width.ok_or_else(|| wrong(&format!("`{{{name}:…}}` with a width that is none from 1 to 20")))?)
             }
@@ -223,6 +249,8 @@ fn expand(flag: &str, path: &Path, facts: &Facts<'_>) -> Outcome<PathBuf> {
         match name {
             "index" => out += &format!("{:0width$}", facts.index),
             "seed" => out += &format!("{:0width$}", facts.plan.seed),
+            "take" => out += &format!("{:0width$}", facts.take),
+            "prompt" => out += &as_name(facts.prompt),
             "slug" => out += &slug(facts.prompt),
             "model" => out += &model::label(facts.model),
             _ => return Err(wrong(&format!("`{{{name}}}`"))),
@@ -230,4 +258,19 @@ fn expand(flag: &str, path: &Path, facts: &Facts<'_>) -> Outcome<PathBuf> {
         rest = after;
     }
     Ok((out + rest).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_as_names() {
+        assert_eq!(as_name("A red circle, moving right!"), "A red circle, moving right!");
+        assert_eq!(as_name("../../etc/passwd"), "_.._etc_passwd");
+        assert_eq!(as_name("a\\b:c\nd"), "a_b_c_d");
+        assert_eq!(as_name(" ... "), "video");
+        let long = as_name(&"蝸牛".repeat(100));
+        assert!(long.len() <= MOST_PROMPT && long.starts_with("蝸牛"), "{long}");
+    }
 }

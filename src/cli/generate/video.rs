@@ -47,14 +47,14 @@ pub struct Job {
 }
 
 impl Job {
-    /// Finds whatever can be wrong with it.
+    /// Finds whatever can be wrong with it. `take` tells it from others of its prompt; `None` if it is left out.
     pub fn prepare(
         shared: &Shared<'_>,
         places: &mut Places,
-        index: usize,
+        (index, take): (usize, usize),
         mut request: Request,
         given: Files,
-    ) -> Outcome<Self> {
+    ) -> Outcome<Option<Self>> {
         let args = shared.args;
         request.scores = Some(shared.scores.clone());
         let (plan, latents_in) = plan(&shared.sora, &mut request, args)?;
@@ -64,8 +64,8 @@ impl Job {
             return Err(Failure::wrong("save-fps", format!("{fps} is not between 0.1 and 1000")));
         }
         let prompt = request.prompt;
-        let facts = Facts { index, plan: &plan, prompt: &prompt, model: &shared.model };
-        let place = places.of(args, &facts)?;
+        let facts = Facts { index, take, plan: &plan, prompt: &prompt, model: &shared.model };
+        let Some(place) = places.of(args, &facts)? else { return Ok(None) };
         let seconds = shared.paces.predict(shared.sora.gpu(), &plan.memory);
         let saves = shared.count == 1 && !args.dry_run && !args.saving.no_save_state && !place.target.is_stdout();
         let beside = (saves && seconds.total() > LONG).then(|| with_ending(&place.target.path, ".state"));
@@ -76,7 +76,7 @@ impl Job {
             }
             None => None,
         };
-        Ok(Self { index, plan, seconds, place, prompt, given, latents_in, fps, saving, from: None })
+        Ok(Some(Self { index, plan, seconds, place, prompt, given, latents_in, fps, saving, from: None }))
     }
 
     /// One of an interrupted run, from its state if it has begun.

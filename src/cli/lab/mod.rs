@@ -1,7 +1,6 @@
 //! Runs by the dozen: one model, some prompts and seeds, and the frames of each.
 
 pub mod args;
-pub mod prompts;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -12,9 +11,9 @@ use residua::models::stdit3::STDiT3;
 use residua::pipeline::{Caption, OpenSora, Parts, Plan, Request, Sampled, caption_folder, sizes};
 
 use self::args::Work;
-use self::prompts::Prompt;
 use super::bench::cache::record::{EQUAL_PSNR, Quality};
 use super::exit::{Failure, Outcome};
+use super::prompts::{self, Prompt};
 use super::screen::Screen;
 use super::signals::Stop;
 use super::{model, words};
@@ -137,7 +136,7 @@ pub fn jobs(work: &Work, parts: &Parts, list: &str) -> Outcome<Vec<Job>> {
         let given = work.prompts_given.iter();
         given.map(|prompt| Prompt { prompt: prompt.clone(), group: None, seed: None }).collect()
     } else {
-        prompts::read(&listed(work.prompts.as_deref(), parts, list, "prompts")?)?
+        prompts::list(&listed(work.prompts.as_deref(), parts, list, "prompts")?)?
     };
     found.truncate(work.limit.map_or(usize::MAX, |n| n as usize));
     let jobs = found.iter().flat_map(|p| {
