@@ -7,9 +7,9 @@ use residua::gpu::{Dispatch, Gpu, Program, shader};
 use residua::wgpu;
 use serde_json::{Value, json};
 
+use super::args::BenchSize;
 use super::cases;
 use super::measure::{self, Budget};
-use crate::cli::args::BenchSize;
 
 /// What was reached.
 pub struct Ceilings {

@@ -4,12 +4,12 @@ use residua::Error;
 use residua::gpu::{Clock, Gpu};
 use serde_json::{Value, json};
 
+use super::args::{BenchKernels, BenchSize};
 use super::cases::{self, Case};
 use super::ceilings::Ceilings;
 use super::measure::{self, Budget, Times, Verdict};
 use super::table::time;
 use super::{joined, place};
-use crate::cli::args::{BenchKernels, BenchSize};
 use crate::cli::exit::{Failure, Outcome, code};
 use crate::cli::screen::Screen;
 

@@ -1,5 +1,6 @@
 //! `residua bench`: how fast this adapter is.
 
+pub mod args;
 pub mod cache;
 mod cases;
 mod ceilings;

@@ -7,12 +7,12 @@ use residua::error::{Error, Result};
 use residua::gpu::Gpu;
 use serde_json::{Value, json};
 
+use super::args::{BenchConfig, BenchModel, BenchPart, BenchSize};
 use super::ceilings::Ceilings;
 use super::measure::{self, Budget};
 use super::networks::{Decoder, Every, Net, Sizes, text};
 use super::table::time;
 use super::{joined, place};
-use crate::cli::args::{BenchConfig, BenchModel, BenchPart, BenchSize};
 use crate::cli::exit::{Failure, Outcome, code};
 use crate::cli::screen::{Screen, size};
 

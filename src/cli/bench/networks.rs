@@ -15,7 +15,7 @@ use residua::ops::{self, Difference, Power};
 use residua::pipeline::sizes;
 use residua::tensor::{Tensor, Weights};
 
-use crate::cli::args::BenchConfig;
+use super::args::BenchConfig;
 
 /// Sizes of the networks and of the video.
 pub struct Sizes {

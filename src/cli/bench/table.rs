@@ -5,7 +5,7 @@ use std::path::Path;
 use residua::Error;
 use serde_json::Value;
 
-use crate::cli::args::BenchTable;
+use super::args::BenchTable;
 use crate::cli::exit::{Failure, Outcome};
 use crate::cli::screen::{Screen, size};
 

@@ -9,8 +9,8 @@ mod pass;
 use residua::gpu::Gpu;
 use residua::tensor::Tensor;
 
+use super::args::BenchSize;
 use super::reference::Expected;
-use crate::cli::args::BenchSize;
 
 /// The 480p video of 51 frames that the full sizes belong to: one sample of the guided pair.
 const FRAMES: usize = 15;
