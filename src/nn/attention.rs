@@ -57,7 +57,8 @@ impl SelfAttention {
         let all = Sequences { len: seen.rows.len(), inner: 1 };
         let [k, v] = ops::split_heads(&kept, 1, [self.heads, self.d], all, &[], None);
         let scale = (self.d as f32).sqrt().recip();
-        let mixed = ops::attention(&q, &k, &v, self.d, seq, Keys::Packed(&seen.spans), None, scale);
+        let mixed =
+            ops::attention(&q, &k, &v, self.d, seq, Keys::Packed(&seen.spans, seen.spans.dims()[0]), None, scale);
         self.proj.forward_into(&mixed.reshape(x.shape().clone()), target)
     }
 
@@ -250,7 +251,7 @@ impl CrossAttention {
             let spans = if own.len() == samples { spans } else { &ops::rows(spans, &own.collect::<Vec<_>>()) };
             let q = self.q.forward(&x.part(rows, &part));
             let [q] = ops::split_heads(&q, 0, [self.heads, self.d], seq, &[], None);
-            let mixed = ops::attention(&q, &text.k, &text.v, self.d, seq, Keys::Packed(spans), None, scale);
+            let mixed = ops::attention(&q, &text.k, &text.v, self.d, seq, Keys::Packed(spans, samples), None, scale);
             target.on(rows, &part, |target| self.proj.forward_onto(&mixed, target, &out.part(rows, &part)));
         }
         out

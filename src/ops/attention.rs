@@ -13,8 +13,9 @@ use crate::tensor::Tensor;
 pub enum Keys<'a> {
     /// Its own, all of them.
     Own,
-    /// A range of one packed sequence shared by all: `[problems, 2]` words, first and count.
-    Packed(&'a Tensor),
+    /// A range of one packed sequence shared by all: `[problems, 2]` words, first and count; and how many problems share
+    /// it in all, of which these may be some.
+    Packed(&'a Tensor, usize),
 }
 
 /// Queries times keys from which on `attention/lanes` takes several queries a lane: they read keys less often, but
@@ -77,7 +78,7 @@ pub fn attention(
     }
     let spans = match keys {
         Keys::Own => None,
-        Keys::Packed(spans) => {
+        Keys::Packed(spans, _) => {
             contract!(spans.count() == 2 * problems, "attention: spans {} for {problems}", spans.shape());
             Some(spans)
         }
@@ -100,7 +101,10 @@ pub fn attention(
         pad: 0,
     };
     // of packed keys a problem sees its share
-    let seen = if own { key_count as f64 } else { key_count as f64 / problems as f64 };
+    let seen = match keys {
+        Keys::Own => key_count as f64,
+        Keys::Packed(_, sharing) => key_count as f64 / sharing.max(1) as f64,
+    };
     let flops = 4.0 * (problems * queries * heads * d) as f64 * seen;
     let kind = Kind { form, d8: shape.d8, own, relative: relative.is_some(), dtype: q.dtype(), out: out.dtype() };
     Dispatch::new(gpu, kind.program())

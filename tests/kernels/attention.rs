@@ -53,7 +53,7 @@ impl Case {
             let flat: Vec<u32> = s.iter().flat_map(|&(first, count)| [first as u32, count as u32]).collect();
             words(gpu, &flat, &[problems, 2])
         });
-        let keys = spans.as_ref().map_or(Keys::Own, Keys::Packed);
+        let keys = spans.as_ref().map_or(Keys::Own, |spans| Keys::Packed(spans, spans.dims()[0]));
         let relative = relative.map(|r| gpu.upload(r, [heads, 2 * queries - 1]));
         let seq = Sequences { len: queries, inner };
         let launch = || ops::attention(&q, &k, &v, d, seq, keys, relative.as_ref(), scale);

@@ -86,7 +86,7 @@ fn case(name: &'static str, l: Layout, kind: Kind) -> Case {
         let scale = (d as f32).sqrt().recip();
         let inputs = [q.clone(), k.clone(), v.clone()];
         let launch = move || {
-            let keys = spans.as_ref().map_or(Keys::Own, Keys::Packed);
+            let keys = spans.as_ref().map_or(Keys::Own, |spans| Keys::Packed(spans, spans.dims()[0]));
             ops::attention(&q, &k, &v, d, seq, keys, relative_there.as_ref(), scale)
         };
         let sample = move || {
