@@ -94,8 +94,10 @@ impl Gpu {
         // SAFETY: the physical device is one of this instance.
         let memory = unsafe { instance.get_physical_device_memory_properties(device.raw_physical_device()) };
         let heaps = memory.memory_heaps.iter().take(memory.memory_heap_count as usize);
+        // what shares the host's memory may call no more than a small part of it its own
+        let shares = self.0.info.device_type == wgpu::DeviceType::IntegratedGpu;
         // the lowest bit is VK_MEMORY_HEAP_DEVICE_LOCAL_BIT
-        heaps.filter(|heap| heap.flags.as_raw() & 1 != 0).map(|heap| heap.size).max()
+        heaps.filter(|heap| shares || heap.flags.as_raw() & 1 != 0).map(|heap| heap.size).max()
     }
 
     /// Starts a new measurement of the peaks.
