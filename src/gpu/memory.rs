@@ -88,6 +88,12 @@ impl Gpu {
         if self.0.info.device_type == wgpu::DeviceType::Cpu {
             return host_memory();
         }
+        self.heap()
+    }
+
+    /// The largest heap that the driver keeps tensors in.
+    #[cfg(any(windows, all(unix, not(target_vendor = "apple"))))]
+    fn heap(&self) -> Option<u64> {
         // SAFETY: the handles are only asked for properties while the device keeps them alive, and none is destroyed.
         let device = unsafe { self.0.device.as_hal::<wgpu::hal::api::Vulkan>() }?;
         let instance = device.shared_instance().raw_instance();
@@ -98,6 +104,12 @@ impl Gpu {
         let shares = self.0.info.device_type == wgpu::DeviceType::IntegratedGpu;
         // the lowest bit is VK_MEMORY_HEAP_DEVICE_LOCAL_BIT
         heaps.filter(|heap| shares || heap.flags.as_raw() & 1 != 0).map(|heap| heap.size).max()
+    }
+
+    /// Where there is no Vulkan, nobody is asked yet.
+    #[cfg(not(any(windows, all(unix, not(target_vendor = "apple")))))]
+    fn heap(&self) -> Option<u64> {
+        None
     }
 
     /// Starts a new measurement of the peaks.
