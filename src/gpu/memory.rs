@@ -261,3 +261,25 @@ fn size_class(bytes: u64) -> u64 {
     let step = (bytes.next_power_of_two() / 8).max(256);
     bytes.next_multiple_of(step)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_driver_tells_how_much_memory_there_is() {
+        let prefs = Prefs { device: std::env::var("RESIDUA_DEVICE").ok(), ..Prefs::default() };
+        let gpu = pollster::block_on(Gpu::open(&prefs)).expect("a device for the tests");
+        if gpu.info().backend == wgpu::Backend::Vulkan {
+            assert!(gpu.heap().is_some_and(|bytes| bytes >= 64 << 20), "{:?}", gpu.heap());
+        }
+    }
+
+    #[test]
+    fn a_full_pool_lets_go_of_what_is_free() {
+        let mut pool = Pool { held: 700, budget: Some(1000), ..Pool::default() };
+        assert!(!pool.is_full(300) && pool.is_full(301));
+        pool.make_room(400);
+        assert!(pool.is_full(400) && pool.held == 700, "nothing is free");
+    }
+}
