@@ -169,12 +169,19 @@ impl Gpu {
         self.read_each(tensors, widened).await
     }
 
-    /// The bytes of several tensors as they are stored, little-endian, in one transfer.
+    /// The bytes of several tensors as they are stored, little-endian, one after the other: together they may be more
+    /// than one buffer holds.
     ///
     /// # Errors
     /// As [`Gpu::read_all`].
     pub(crate) async fn read_stored(&self, tensors: &[&Tensor]) -> Result<Vec<Vec<u8>>> {
-        self.read_each(tensors, |_, own| own.to_vec()).await
+        let mut all = Vec::with_capacity(tensors.len());
+        for t in tensors {
+            let mut bytes = self.read_bytes(&[(t.buffer(), t.at, t.bytes())]).await?;
+            bytes.truncate(t.bytes() as usize);
+            all.push(bytes);
+        }
+        Ok(all)
     }
 
     async fn read_each<T>(&self, tensors: &[&Tensor], of: impl Fn(&Tensor, &[u8]) -> T) -> Result<Vec<T>> {

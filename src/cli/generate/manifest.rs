@@ -6,6 +6,7 @@ use residua::Error;
 
 use super::super::exit::{Failure, Outcome};
 use super::super::output::{part_of, replace_file};
+use super::super::recipe::quoted;
 use super::saving::Record;
 
 /// Name of the file.
@@ -17,6 +18,8 @@ const VERSION: u32 = 1;
 pub struct Manifest {
     path: PathBuf,
     videos: Vec<Left>,
+    /// Of another run that is replaced.
+    replaced: Vec<Left>,
 }
 
 /// A video that is still to be made, or is being made.
@@ -44,9 +47,12 @@ impl Manifest {
         if path.exists() && !force {
             let problem = format!("`{}` has videos of an interrupted run; --force replaces it", path.display());
             let failure = Failure::output(Error::request("save-state", problem));
-            return Err(failure.hint(format!("go on with: residua resume {}", folder.display())));
+            let folder = quoted(&folder.to_string_lossy());
+            return Err(failure.hint(format!("go on with: residua resume {folder}")));
         }
-        Ok(Self { path, videos: Vec::new() })
+        // what cannot be read names no states
+        let replaced = Self::read(folder).ok().flatten().map_or_else(Vec::new, |old| old.videos);
+        Ok(Self { path, videos: Vec::new(), replaced })
     }
 
     /// Of the run whose states are in a folder, if it was one of several videos.
@@ -70,7 +76,7 @@ impl Manifest {
         if let Some(left) = videos.iter().find(|left| left.state.components().count() != 1) {
             return Err(wrong(format!("names `{}`, which is not in this folder", left.state.display())));
         }
-        Ok(Some(Self { path, videos }))
+        Ok(Some(Self { path, videos, replaced: Vec::new() }))
     }
 
     /// The next one, with the path of its state.
@@ -93,6 +99,9 @@ impl Manifest {
     /// If the system refuses.
     pub fn set(&mut self, videos: Vec<Left>) -> Outcome {
         self.videos = videos;
+        for left in self.replaced.drain(..) {
+            let _ = std::fs::remove_file(self.path.with_file_name(left.state));
+        }
         if self.videos.is_empty() {
             for path in [&self.path, &part_of(&self.path)] {
                 let _ = std::fs::remove_file(path);

@@ -1,5 +1,6 @@
 //! `residua generate`: prompts to videos, everything checked before the first stage, each model loaded once.
 
+mod kept;
 mod manifest;
 mod places;
 mod resume;
@@ -146,9 +147,14 @@ impl<'a> Batch<'a> {
         if !args.dry_run {
             shared.files = model::fingerprint(&parts)?;
             places.make()?;
-            jobs.iter_mut().try_for_each(|job| job.make(&shared))?;
-            if let Some(manifest) = &mut manifest {
-                manifest.set(jobs.iter().filter_map(Job::left).collect())?;
+            let mut made = jobs.iter_mut().try_for_each(|job| job.make(&shared));
+            if let Some(manifest) = manifest.as_mut().filter(|_| made.is_ok()) {
+                made = manifest.set(jobs.iter().filter_map(Job::left).collect());
+            }
+            if let Err(failure) = made {
+                jobs.iter().for_each(Job::unmake);
+                places.unmake();
+                return Err(failure);
             }
         }
         let batch = Self { shared, jobs, places, manifest: RefCell::new(manifest) };

@@ -19,15 +19,19 @@ use super::super::given::{self, Files};
 use super::super::pace::Paces;
 use super::super::screen::Screen;
 use super::super::signals::Stop;
-use super::super::{model, recipe, words};
+use super::super::{latents, model, recipe, words};
 use super::manifest::Manifest;
 use super::places::Places;
 use super::saving::{Record, Saving, find};
 use super::video::Job;
 use super::{Batch, Shared};
 
-/// Most frames that a file of given frames is believed to have had.
+/// Most frames that files of given frames are believed to have had, and most files.
 const MOST_FRAMES: usize = 1 << 20;
+const MOST_FILES: usize = 1 << 12;
+
+/// Larger files are looked at before they are read.
+const LOOKED_AT: u64 = 64 << 20;
 
 /// Runs the verb.
 ///
@@ -68,6 +72,10 @@ pub fn run(args: &Resume, screen: &Screen) -> Outcome {
 
 /// A state, and what it says of its run.
 fn read(path: &Path) -> Outcome<(State, Record)> {
+    let large = path.metadata().is_ok_and(|m| m.len() > LOOKED_AT);
+    if large && latents::metadata(path, State::KEY).is_none() {
+        return Err(Failure::input(Error::checkpoint(path, "is no state; `generate --save-state` keeps them")));
+    }
     let bytes = std::fs::read(path).map_err(|e| Failure::input(Error::io(path, e)))?;
     let state = State::from_bytes(path, &bytes).map_err(Failure::input)?;
     let record = serde_json::from_value::<Record>(state.note.clone()).map_err(|e| {
@@ -80,12 +88,19 @@ fn read(path: &Path) -> Outcome<(State, Record)> {
 /// Makes one video.
 async fn one(args: &Resume, screen: &Screen, stop: &Stop, saving: Saving, state: Option<State>) -> Outcome {
     let (began, record) = (Instant::now(), &saving.record);
+    if saving.path().is_file() {
+        saving.lock()?;
+    }
     let flags = flags(args, record, &saving)?;
     let mut shared = shared(&flags, screen, stop).await?;
     shared.files = model::fingerprint(shared.sora.parts())?;
-    same_model(&shared, &saving)?;
+    same_model(&shared, &saving, state.is_some())?;
+    if state.is_some() {
+        shared.files = record.recipe.pointer("/model/files").cloned().unwrap_or_default();
+    }
     let places = Places::look(&flags, screen, 1)?;
-    let request = request(&flags, record, state.is_some(), screen)?;
+    let damaged = |failure: Failure| saving.wrong(failure.message);
+    let request = request(&flags, record, state.is_some(), screen).map_err(damaged)?;
     let files = Files::of(&record.recipe, record.end);
     let job = Job::resumed(&shared, request, files, saving, state)?;
     let batch = Batch { shared, jobs: vec![job], places, manifest: RefCell::default() };
@@ -127,6 +142,7 @@ fn flags(args: &Resume, record: &Record, saving: &Saving) -> Outcome<Generate> {
     flags.output.sidecar = record.sidecar;
     flags.output.latents_out.clone_from(&record.latents);
     flags.saving = args::Saving { save_state: None, no_save_state: false, state_every: record.every };
+    flags.memory.memory = record.memory.parse().map_err(damaged)?;
     flags.device = record.device(&args.device);
     flags.talk = Talk { json: args.talk.json, quiet: args.talk.quiet, verbose: args.talk.verbose };
     Ok(*flags)
@@ -154,11 +170,19 @@ fn request(flags: &Generate, record: &Record, begun: bool, screen: &Screen) -> O
         Some(settings) => CacheSpec::AdaCache(Box::new(Wish::of(settings))),
         None => flags.cache.cache.parse()?,
     };
+    let frames = record.given.iter().try_fold(0usize, |sum, &n| sum.checked_add(n));
+    if record.given.len() > MOST_FILES || frames.is_none_or(|all| all > MOST_FRAMES) {
+        let given = record.given.len();
+        return Err(Failure::wrong(
+            "given",
+            format!("{given} files with {frames:?} frames are more than there can be"),
+        ));
+    }
     let mut request = words::request(flags, cache, screen)?;
     given::take(&flags.given, &mut request)?;
     request.prompt = recipe["prompt"].as_str().unwrap_or_default().into();
     let stand_in = |&frames: &usize| {
-        let frames = Frames { width: 1, height: 1, fps: 1.0, rgb: vec![0; 3 * frames.min(MOST_FRAMES)] };
+        let frames = Frames { width: 1, height: 1, fps: 1.0, rgb: vec![0; 3 * frames] };
         Arc::new(if frames.count() > 1 { Reference::Clip(frames) } else { Reference::Picture(frames) })
     };
     request.given.references = if begun {
@@ -182,17 +206,22 @@ fn given_frames(recipe: &Value, i: usize, file: &Path) -> Outcome<Arc<Reference>
     given::read(file).map(Arc::new)
 }
 
-/// Whether the files of the model are those that the run began with.
-fn same_model(shared: &Shared<'_>, saving: &Saving) -> Outcome {
+/// Whether the files of the model are those that the run began with: of one that has `begun`, those that are read again.
+fn same_model(shared: &Shared<'_>, saving: &Saving, begun: bool) -> Outcome {
     let recipe = &saving.record.recipe;
     let then = recipe.pointer("/model/files").and_then(Value::as_object);
-    let now = shared.files.as_object();
-    if then == now {
+    let read = |name: &&String| !begun || !(name.starts_with("text_encoder/") || name.starts_with("tokenizer/"));
+    let names = |files: Option<&serde_json::Map<String, Value>>| -> Vec<String> {
+        files.into_iter().flat_map(|files| files.keys().filter(read)).cloned().collect()
+    };
+    let all = [names(then), names(shared.files.as_object())].concat();
+    let told = |name: &String| then.and_then(|files| files.get(name));
+    if all.iter().all(|name| told(name) == shared.files.get(name)) {
         return Ok(());
     }
     let name = recipe.pointer("/model/name").and_then(Value::as_str).unwrap_or("?");
-    let other = then.into_iter().flatten().find(|(file, told)| shared.files.get(*file) != Some(*told));
-    let file = other.map_or("its files", |(file, _)| file.as_str());
+    let other = all.iter().find(|name| told(name) != shared.files.get(*name));
+    let file = other.map_or("its files", String::as_str);
     let place = shared.place();
     Err(saving.wrong(format!(
         "is of the model `{name}`, and in `{}` {file} is not what it was; give the same model with -m",

@@ -1,6 +1,8 @@
 //! The state of a run on disk: written while it lasts, gone when its video is there.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,7 @@ use serde_json::{Value, json};
 use super::super::args::{self, Generate};
 use super::super::exit::{Failure, Outcome, code};
 use super::super::given::Files;
+use super::super::model;
 use super::super::output::{part_of, replace_file, slug};
 use super::super::recipe::quoted;
 use super::manifest::Left;
@@ -21,6 +24,8 @@ use super::{Shared, Times};
 
 /// What names of states end with.
 pub const ENDING: &str = ".state.safetensors";
+/// What a state that is there already is.
+pub const INTERRUPTED: &str = "the state of an interrupted run";
 /// Where nobody says how often: of the time, one part in so many may go to saving.
 const SHARE: u32 = 20;
 
@@ -52,6 +57,8 @@ pub struct Record {
     pub kernels: Option<String>,
     pub dtype: Option<String>,
     pub no_tune: bool,
+    /// How much memory it may take.
+    pub memory: String,
     /// What encoding the text took, and all of the run up to the state.
     pub text_seconds: f64,
     pub seconds: f64,
@@ -84,6 +91,7 @@ impl Record {
             kernels: args.device.kernels.map(|class| format!("{class:?}").to_lowercase()),
             dtype: args.device.dtype.map(|dtype| format!("{dtype:?}").to_lowercase()),
             no_tune: args.device.no_tune,
+            memory: args.memory.memory.to_string(),
             text_seconds: 0.0,
             seconds: 0.0,
         };
@@ -120,10 +128,12 @@ pub struct Saving {
     last: Cell<Option<(Instant, Duration)>>,
     /// Whether there is a state to go on from.
     kept: Cell<bool>,
+    /// Held while the run lasts: nobody else keeps a state of this name.
+    lock: RefCell<Option<File>>,
 }
 
 impl Saving {
-    /// In the folder asked for, by the name of the video.
+    /// In the folder asked for, or in one that nobody asked for, by the name of the video.
     ///
     /// # Errors
     /// If a state is there already, or something else in the folder's place.
@@ -133,13 +143,15 @@ impl Saving {
         mut record: Record,
         facts: &Facts<'_>,
         several: bool,
+        unasked: bool,
     ) -> Outcome<Self> {
         let stem = record.output.file_stem().filter(|_| record.output.as_os_str() != "-");
         let stem = stem.map_or_else(
-            || format!("{}-{}-{}", facts.model, facts.plan.seed, slug(facts.prompt)),
+            || format!("{}-{}-{}", model::label(facts.model), facts.plan.seed, slug(facts.prompt)),
             |stem| stem.to_string_lossy().into_owned(),
         );
-        record.made = !folder.exists();
+        // a folder that nobody asked for goes with the state; it goes only if it is empty
+        record.made = unasked || !folder.exists();
         let number = if several { format!("{:04}-", facts.index) } else { String::new() };
         let saving = Self::at(folder.join(format!("{number}{stem}{ENDING}")), record, several);
         if folder.exists() && !folder.is_dir() {
@@ -148,7 +160,7 @@ impl Saving {
         }
         if saving.path.exists() && !args.output.video.force {
             let path = saving.path.display();
-            let problem = format!("`{path}` is there already: the state of an interrupted run; --force replaces it");
+            let problem = format!("`{path}` is there already: {INTERRUPTED}; --force replaces it");
             let failure = Failure { exit: code::OUTPUT, ..Failure::wrong("save-state", problem) };
             return Err(failure.hint(saving.advice()));
         }
@@ -157,7 +169,8 @@ impl Saving {
 
     /// In this file.
     pub fn at(path: PathBuf, record: Record, several: bool) -> Self {
-        Self { path, record, several, last: Cell::new(None), kept: Cell::new(false) }
+        let (last, kept, lock) = (Cell::new(None), Cell::new(false), RefCell::default());
+        Self { path, record, several, last, kept, lock }
     }
 
     /// There is a state already, from which the run goes on.
@@ -180,10 +193,47 @@ impl Saving {
         if self.path.exists() {
             std::fs::remove_file(&self.path).map_err(|e| Failure::output(Error::io(&self.path, e)))?;
         }
-        let Some(folder) = self.path.parent().filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) else {
+        if let Some(folder) = self.path.parent().filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
+            std::fs::create_dir_all(folder).map_err(|e| Failure::output(Error::io(folder, e)))?;
+        }
+        self.lock()
+    }
+
+    /// Keeps others from the state as long as this run lasts, however it ends.
+    ///
+    /// # Errors
+    /// If another run has it.
+    pub fn lock(&self) -> Outcome {
+        // of several videos, their list is there from the first moment on
+        if self.several {
             return Ok(());
-        };
-        std::fs::create_dir_all(folder).map_err(|e| Failure::output(Error::io(folder, e)))
+        }
+        let path = self.lock_path();
+        let file = File::create(&path).map_err(|e| Failure::output(Error::io(&path, e)))?;
+        match file.try_lock() {
+            Err(std::fs::TryLockError::WouldBlock) => {
+                let problem = format!("another run keeps its state in `{}`; name another folder", self.path.display());
+                Err(Failure::output(Error::request("save-state", problem)))
+            }
+            // where a system has no locks, there is nothing to do about it
+            _ => {
+                *self.lock.borrow_mut() = Some(file);
+                Ok(())
+            }
+        }
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        let mut name = OsString::from(".");
+        name.push(self.path.file_name().unwrap_or_default());
+        name.push(".lock");
+        self.path.with_file_name(name)
+    }
+
+    fn unlock(&self) {
+        if self.lock.borrow_mut().take().is_some() {
+            let _ = std::fs::remove_file(self.lock_path());
+        }
     }
 
     /// Whether it is time.
@@ -200,7 +250,15 @@ impl Saving {
     /// Whatever goes wrong on the device.
     pub async fn keep(&self, shared: &Shared<'_>, run: &mut Denoising<'_>, times: &Times) -> Outcome {
         let began = Instant::now();
-        let mut state = run.state().await?;
+        let mut state = match run.state().await {
+            Ok(state) => state,
+            Err(e @ (Error::Limit { .. } | Error::OutOfMemory { .. })) => {
+                log::warn!("the state could not be saved, the run goes on: {e}");
+                self.last.set(Some((Instant::now(), began.elapsed())));
+                return Ok(());
+            }
+            Err(other) => return Err(other.into()),
+        };
         let seconds = self.record.seconds + times.began.elapsed().as_secs_f64();
         let record = Record { seconds, text_seconds: times.text.as_secs_f64(), ..self.record.clone() };
         state.note = serde_json::to_value(&record).unwrap_or_default();
@@ -222,6 +280,7 @@ impl Saving {
         for path in [&self.path, &part_of(&self.path)] {
             let _ = std::fs::remove_file(path);
         }
+        self.unlock();
         self.unmake();
     }
 
@@ -239,7 +298,8 @@ impl Saving {
 
     /// What to do about a run that ended before its video was there.
     pub fn advise(&self, failure: Failure) -> Failure {
-        if !self.is_kept() && !self.several {
+        // (what is wrong with the state itself is no reason to try it again)
+        if !self.is_kept() && !self.several || failure.exit == code::INPUT {
             return failure;
         }
         let advice = match &failure.hint {
@@ -247,6 +307,11 @@ impl Saving {
             None => self.advice(),
         };
         failure.hint(advice)
+    }
+
+    /// Where it is kept.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// What is wrong with the state.
@@ -257,6 +322,12 @@ impl Saving {
     fn advice(&self) -> String {
         let folder = self.path.parent().filter(|_| self.several);
         format!("go on with: residua resume {}", quoted(&folder.unwrap_or(&self.path).to_string_lossy()))
+    }
+}
+
+impl Drop for Saving {
+    fn drop(&mut self) {
+        self.unlock();
     }
 }
 

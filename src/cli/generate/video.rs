@@ -19,13 +19,16 @@ use super::super::pace::{Paces, Seconds};
 use super::super::report::{self, Summary};
 use super::super::screen::{round, size};
 use super::super::{decode, latents, recipe};
+use super::kept::{KeptLatents, with_ending};
 use super::manifest::Left;
 use super::places::{Facts, Place, Places};
-use super::saving::{Record, Saving};
+use super::saving::{INTERRUPTED, Record, Saving};
 use super::{Loaded, Shared, Times};
 
 /// Runs expected to take more seconds keep their state.
 const LONG: f64 = 300.0;
+/// Unless it is larger, and nobody asked.
+const UNASKED: u64 = 1 << 30;
 
 /// One video of a run.
 pub struct Job {
@@ -68,13 +71,27 @@ impl Job {
         let Some(place) = places.of(args, &facts)? else { return Ok(None) };
         let seconds = shared.paces.predict(shared.sora.gpu(), &plan.memory);
         let saves = shared.count == 1 && !args.dry_run && !args.saving.no_save_state && !place.target.is_stdout();
-        let beside = (saves && seconds.total() > LONG).then(|| with_ending(&place.target.path, ".state"));
-        let saving = match args.saving.save_state.as_ref().or(beside.as_ref()) {
-            Some(folder) => {
-                let record = Record::new(args, &plan, &given, &place, &shared.place())?;
-                Some(Saving::begin(args, folder, record, &facts, shared.count > 1)?)
-            }
-            None => None,
+        let small = shared.sora.cache_bytes(&plan)? <= UNASKED;
+        let beside = (saves && small && seconds.total() > LONG).then(|| with_ending(&place.target.path, ".state"));
+        let begin = |folder: &Path, unasked: bool| {
+            let record = Record::new(args, &plan, &given, &place, &shared.place())?;
+            Saving::begin(args, folder, record, &facts, shared.count > 1, unasked)
+        };
+        let saving = match (&args.saving.save_state, beside) {
+            (Some(folder), _) => Some(begin(folder, false)?),
+            (None, Some(folder)) => match begin(&folder, true) {
+                Ok(saving) => Some(saving),
+                // somebody may want to go on with that run
+                Err(failure) if failure.message.contains(INTERRUPTED) => {
+                    let hint = failure.hint.clone().unwrap_or_default();
+                    return Err(failure.hint(format!("{hint}; --no-save-state keeps none")));
+                }
+                Err(failure) => {
+                    log::warn!("no state is kept of this run: {}", failure.message);
+                    None
+                }
+            },
+            (None, None) => None,
         };
         Ok(Some(Self { index, plan, seconds, place, prompt, given, latents_in, fps, saving, from: None }))
     }
@@ -102,8 +119,11 @@ impl Job {
         let now = Record::new(args, &plan, &given, &place, &shared.place())?;
         let latents_in = recipe["latents_in"].as_str().map(String::from);
         let fps = recipe["file_fps"].as_f64().unwrap_or(plan.fps);
+        if !(0.1..=1000.0).contains(&fps) {
+            return Err(saving.wrong(format!("says that the video has {fps} frames a second")));
+        }
         let mut saving = if from.is_some() { saving.begun() } else { saving };
-        saving.record = saving.record.moved(now);
+        saving.record = saving.record.clone().moved(now);
         let seconds = shared.paces.predict(shared.sora.gpu(), &plan.memory);
         Ok(Self {
             index: 0,
@@ -127,7 +147,14 @@ impl Job {
         let recipe = self.recipe(shared, None);
         let Some(saving) = &mut self.saving else { return Ok(()) };
         saving.record.recipe = recipe;
-        saving.make()
+        match saving.make() {
+            Err(failure) if shared.args.saving.save_state.is_none() => {
+                log::warn!("no state is kept of this run: {}", failure.message);
+                self.saving = None;
+                Ok(())
+            }
+            made => made,
+        }
     }
 
     /// What is kept of it for a run that goes on.
@@ -163,6 +190,7 @@ impl Job {
             shared.model, plan.guidance, plan.seed, shared.args.cache.cache
         ));
         lines.extend(self.given.lines(plan)?);
+        lines.extend(self.saving.as_ref().map(|saving| format!("state   kept in {}", saving.path().display())));
         if let Some(state) = &self.from {
             lines.push(format!("goes on behind step {} of {}", state.steps(), plan.all_steps()));
         }
@@ -182,6 +210,7 @@ impl Job {
             "peak_bytes": memory.peak_bytes(), "budget_bytes": memory.budget, "available_bytes": memory.available,
             "streamed": memory.residence == Residence::Streamed, "stages": memory.stages,
             "seconds": round(seconds.total()), "seconds_measured": seconds.measured,
+            "state": self.saving.as_ref().map(|saving| saving.path().display().to_string()),
         });
         if let Some(state) = &self.from {
             event["resumed"] = state.steps().into();
@@ -220,10 +249,13 @@ impl Job {
 
         let summary = Summary::new(&sampled);
         let recipe = self.recipe(shared, Some(&summary));
+        // what goes beside the video may be there from before the interruption
+        let over = self.from.as_ref().is_some_and(|state| state.steps() == plan.all_steps());
+        let replace = args.output.video.force || over;
         let numbers = sampled.latents.read().await?;
         let shape = sampled.latents.sizes::<5>();
         if let Some(path) = &self.place.latents {
-            latents::write(path, shape, &numbers, &self.embedded(args, &recipe), args.output.video.force)?;
+            latents::write(path, shape, &numbers, &self.embedded(args, &recipe), replace)?;
             shared.event("latents", self.index, json!({"path": path.display().to_string(), "shape": shape}));
             screen.say(format!("wrote   {} (latents)", path.display()));
         }
@@ -232,7 +264,7 @@ impl Job {
             screen.say(summary.line());
         }
         if let Some(path) = &self.place.trace {
-            write_json(path, &report::trace(&recipe, &sampled, &summary), args.output.video.force)?;
+            write_json(path, &report::trace(&recipe, &sampled, &summary), replace)?;
         }
 
         let kept = self.keep_latents(args, shape, &numbers, &recipe);
@@ -255,7 +287,7 @@ impl Job {
                 "text": seconds(times.text), "denoise": seconds(denoise_time), "decode": seconds(decode_time),
                 "total": seconds(total), "saved": round(summary.saved)
             });
-            write_json(path, &whole, args.output.video.force)?;
+            write_json(path, &whole, replace)?;
         }
         self.saving.iter().for_each(Saving::remove);
         screen.say(format!(
@@ -394,7 +426,9 @@ impl Job {
         if self.place.latents.is_some() || self.place.target.is_stdout() || in_state {
             return KeptLatents { path: self.place.latents.clone(), passing: false };
         }
-        let path = with_ending(&self.place.target.path, ".latents.safetensors");
+        let Some(path) = KeptLatents::place(&self.place.target.path) else {
+            return KeptLatents { path: None, passing: false };
+        };
         match latents::write(&path, shape, numbers, &self.embedded(args, recipe), false) {
             Ok(()) => KeptLatents { path: Some(path), passing: true },
             Err(failure) => {
@@ -427,34 +461,6 @@ impl Job {
         ));
         Ok(())
     }
-}
-
-/// Where the denoised latents are while they are decoded.
-struct KeptLatents {
-    path: Option<PathBuf>,
-    /// Only until then.
-    passing: bool,
-}
-
-impl KeptLatents {
-    fn advise(&self, failure: Failure) -> Failure {
-        let Some(path) = &self.path else { return failure };
-        let path = path.display();
-        failure.hint(format!("the denoised latents are in {path}; `residua decode {path}` goes on from there"))
-    }
-
-    fn remove(&self) {
-        if let Some(path) = self.path.as_ref().filter(|_| self.passing) {
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-/// A path with something behind its name.
-fn with_ending(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.components().collect::<PathBuf>().into_os_string();
-    name.push(ending);
-    name.into()
 }
 
 /// The plan of a request, with the noise of a file if one is given; and that file's hash.
