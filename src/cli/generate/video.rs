@@ -1,6 +1,6 @@
 //! One video of a run: from its plan to its file, stage by stage.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use residua::Error;
