@@ -274,3 +274,25 @@ fn what_is_there_stays_there() {
     refused(&to_file, 7, &["--force"]);
     program(d, &[&to_file[..], &["--force"]].concat()).ok();
 }
+
+#[test]
+fn what_nobody_could_read_is_refused() {
+    let folder = scratch();
+    let names = || std::fs::read_dir(folder.path()).unwrap().count();
+    // a name that the scales would take
+    let clash =
+        checkpoint(&[("a.weight", vec![100, 100], vec![0.5; 10_000]), ("a.weight_scale", vec![100], vec![1.0; 100])]);
+    let error = convert(&clash, folder.path(), Stored::Int8, None).err().map(|e| e.to_string()).unwrap_or_default();
+    assert!(error.contains("`a.weight_scale`, which is another tensor"), "{error}");
+    // scales that are none, passed on
+    let (bytes, scales) = (vec![1u8; 64 * 64], [f32::NAN; 64].map(f32::to_le_bytes).concat());
+    let views = [
+        ("b.weight", TensorView::new(Dtype::I8, vec![64, 64], &bytes).unwrap()),
+        ("b.weight_scale", TensorView::new(Dtype::F32, vec![64], &scales).unwrap()),
+    ];
+    let unsound = Checkpoint::from_bytes("unsound", safetensors::serialize(views, None).unwrap()).unwrap();
+    for to in [Stored::Int8, Stored::F16] {
+        assert!(matches!(convert(&unsound, folder.path(), to, None), Err(Error::Checkpoint { .. })), "{to:?}");
+    }
+    assert_eq!(names(), 0, "nothing is left");
+}

@@ -198,12 +198,40 @@ fn the_decoder_in_parts() {
 
 #[test]
 fn decoding_goes_on_with_fewer_frames_where_memory_ends() {
-    let gpu = open(None, DType::F16, None);
+    fewer_frames(&|| open(None, DType::F16, None));
+}
+
+#[test]
+fn decoding_on_a_device_of_a_host_goes_on_as_well() {
+    fewer_frames(&borrowed);
+}
+
+/// A device that a host polls.
+fn borrowed() -> Gpu {
+    let wanted = std::env::var("RESIDUA_DEVICE").unwrap_or_default().to_lowercase();
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::PRIMARY;
+    let mut adapters = pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(wgpu::Backends::PRIMARY));
+    let at = adapters.iter().position(|a| a.get_info().name.to_lowercase().contains(&wanted)).unwrap_or(0);
+    let adapter = adapters.swap_remove(at);
+    let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default())).expect("one");
+    let polled = device.clone();
+    std::thread::spawn(move || {
+        loop {
+            let _ = polled.poll(wgpu::PollType::Poll);
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    });
+    Gpu::adopt(&adapter, device, queue)
+}
+
+fn fewer_frames(open: &dyn Fn() -> Gpu) {
+    let gpu = open();
     let whole = decode(&gpu)[0].read_blocking().expect("it runs");
     let (_, most) = gpu.memory();
     let mut least = None;
     for sixteenths in (1..16).rev() {
-        let gpu = open(None, DType::F16, None);
+        let gpu = open();
         let budget = most * sixteenths / 16;
         gpu.set_budget(Some(budget));
         let vae = OpenSoraVae::from_weights(Weights::random(&gpu), autoencoder()).expect("random weights are there");

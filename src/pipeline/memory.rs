@@ -89,7 +89,7 @@ impl OpenSora {
         }
         let budget = match asked {
             // a little more than it takes, or every buffer would be given back before the next is made
-            Budget::Low => least + least / 16,
+            Budget::Low => (least + least / 16).min(have.unwrap_or(u64::MAX)),
             _ => have.unwrap_or(least),
         };
         Ok(Ok(rehearse(Manner { budget: Some(budget), ..SPARINGLY })?))
@@ -122,6 +122,7 @@ impl OpenSora {
         let (stage, bytes) = largest.map_or(("", 0), |s| (s.name, s.tensor_bytes));
         let have = request.memory.bytes(&self.gpu).map_or_else(String::new, mib);
         let ask = match &changes[..] {
+            [] if stage == "text" => "give it more with --memory: the text encoder alone takes that".to_string(),
             [] => "ask for a smaller size and fewer frames, or give it more with --memory".to_string(),
             some => format!("ask for {}", some.join(", or ")),
         };

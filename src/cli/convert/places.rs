@@ -135,9 +135,10 @@ impl Found {
                     .say(format!("note: {name} ({}) is not copied: only small files beside weights are", size(bytes)));
                 continue;
             }
+            let held = std::fs::read(from).map_err(|e| Failure::input(Error::io(from, e)))?;
             let copy = || {
                 std::fs::create_dir_all(to.parent().unwrap_or(into))?;
-                std::fs::write(&to, std::fs::read(from)?)
+                std::fs::write(&to, held)
             };
             copy().map_err(|e| Failure::output(Error::io(&to, e)))?;
         }
@@ -171,7 +172,7 @@ impl Target {
             Err(e) => return Err(Failure::output(Error::io(parent, e))),
         };
         let at = at.canonicalize().unwrap_or(at);
-        for from in &found.roots {
+        for from in found.roots.iter().chain(&found.places) {
             let source = from.canonicalize().map_err(|e| Failure::input(Error::io(from, e)))?;
             if at.starts_with(&source) || source.starts_with(&at) {
                 return refused(format!(

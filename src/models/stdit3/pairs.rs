@@ -17,7 +17,8 @@ pub enum Residence {
     #[default]
     Resident,
     /// In the checkpoint's file: a pair is on the device while it works and the next one is read, so that of XL/2's
-    /// 2.3 GiB in halves no more than 0.2 are there at a time. What a cache leaves out is not read.
+    /// 2.3 GiB in halves no more than 0.2 are there at a time. What a cache leaves out is not read, but for the pair behind
+    /// one that works.
     Streamed,
 }
 

@@ -39,20 +39,23 @@ impl OpenSoraVae {
                 let at = (sample * c + channel) * num_frames + first;
                 ops::copy_rows(&planes, channel * count..(channel + 1) * count, &all, at);
             }
+            self.gpu().submit()?;
         }
-        self.gpu().submit()?;
         video.ok_or_else(|| Error::request("latents", "are those of no frame"))
     }
 
     /// [`OpenSoraVae::decode`] a few frames at a time, sample by sample and in order, so that a long video never lies in
     /// memory at once. Work is recorded and submitted as the iterator is asked for more; to cancel, stop asking. Where
-    /// memory runs out, it goes on with fewer frames at a time; a single one that does not fit is an error.
+    /// memory runs out, it goes on with fewer frames at a time; a single one that does not fit is an error. Work of one's
+    /// own is to be submitted before more is asked for, or it may be lost with a group that does not fit.
     ///
     /// # Errors
     /// As [`OpenSoraVae::decode`]; trouble on the device comes with the next frames.
     pub fn decode_frames(&self, z: &Tensor, num_frames: usize) -> Result<Decoding<'_>> {
         let decoder = self.decoder()?;
         let z = self.denormalized(z, num_frames)?;
+        // a group that fails takes with it what is recorded and not yet handed over
+        self.gpu().submit()?;
         let [batch, _, h, w, _] = z.sizes();
         let together = self.frames_together(h * w);
         let mut groups = VecDeque::new();

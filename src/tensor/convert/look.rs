@@ -37,6 +37,12 @@ pub(super) fn look(entry: &Entry<'_>, name: &str, how: &Conversion<'_>) -> Resul
     let numbers: usize = entry.shape.iter().product();
     let mut kind = wanted(entry, name, how);
     let (mut error, mut note) = (0.0, None);
+    // what is passed on has to be sound as well
+    entry.scales()?;
+    let unread = !matches!(entry.dtype(), Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16);
+    if how.to.is_some() && unread && entry.type_name() != "int8" && name.ends_with("weight") {
+        note = Some(format!("is stored as {}, which is not read", entry.type_name()));
+    }
     if !matches!(kind, Kind::Kept) {
         let range = Extent::of(entry)?;
         if !range.finite {
@@ -90,7 +96,9 @@ fn most_of(kind: &Kind) -> f32 {
     match kind {
         Kind::Kept | Kind::Float(Stored::F32) => f32::MAX,
         Kind::Float(Stored::Bf16) => half::bf16::MAX.to_f32(),
-        Kind::Float(Stored::F16 | Stored::Int8) | Kind::Bytes(_) => half::f16::MAX.to_f32(),
+        Kind::Float(Stored::F16 | Stored::Int8) => half::f16::MAX.to_f32(),
+        // -128 may be among them
+        Kind::Bytes(_) => half::f16::MAX.to_f32() * 127.0 / 128.0,
     }
 }
 

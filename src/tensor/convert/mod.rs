@@ -16,10 +16,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use look::Planned;
+use look::{Kind, Planned};
 use write::Progress;
 
 use super::Checkpoint;
+use super::int8::scale_name;
 use crate::error::{Error, Result};
 
 /// Tensors of fewer numbers are kept as they are stored.
@@ -138,7 +139,14 @@ impl Checkpoint {
         let progress = Progress::new(all, seen);
         let mut planned = Vec::with_capacity(names.len());
         for name in names {
-            planned.push(self.look(name, how)?);
+            let plan = self.look(name, how)?;
+            let scales = scale_name(name);
+            if matches!(plan.kind, Kind::Bytes(_)) && !self.is_scale(&scales) && self.entry(&scales).is_some() {
+                let problem = format!("would get scales named `{scales}`, which is another tensor; keep it in halves");
+                let file = self.entry(name).map_or(self.path(), |e| e.file).to_path_buf();
+                return Err(Error::Checkpoint { file, tensor: Some(name.into()), problem });
+            }
+            planned.push(plan);
             progress.add(planned.last().map_or(0, |p: &Planned| p.told.before))?;
         }
         let files = self.write(folder, stem, &planned, how.shard, &progress)?;
