@@ -215,6 +215,12 @@ fn the_cache_of_a_hub() {
     std::fs::write(&main, "../../../outside").unwrap();
     let ran = generate(dir.path(), "open-sora-1.2", None);
     assert!(ran.exit == 3 && ran.err.contains("refs/main") && ran.err.contains("no commit"), "{}", ran.err);
+    let listed = program::run(dir.path(), &["list"]).ok();
+    assert!(
+        listed.err.contains("note: open-sora-1.2 is not listed") && listed.err.contains("refs/main"),
+        "{}",
+        listed.err
+    );
 }
 
 #[cfg(unix)]
@@ -228,6 +234,13 @@ fn a_repository_that_is_a_whole_model() {
     assert!(frames(dir.path(), commit) == expected(), "a commit");
     let ran = generate(dir.path(), "somebody/small@v2", None);
     assert!(ran.exit == 3 && ran.err.contains("does not know `v2`"), "{}", ran.err);
+    // beside it lies one of another program
+    cached(&hub, "somebody/else", |folder| {
+        plain(folder);
+        tiny::write_json(&folder.join("transformer/config.json"), &serde_json::json!({"_class_name": "Other3D"}));
+    });
+    let listed = program::run(dir.path(), &["list"]).ok();
+    assert!(listed.text().contains("somebody/small") && !listed.text().contains("somebody/else"), "{}", listed.text());
     // one from elsewhere describes itself, but reaches no further than other names
     let snapshot = hub.join("models--somebody--small/snapshots/0123456789abcdef0123456789abcdef01234567");
     let describe = |vae: &str| {

@@ -134,7 +134,8 @@ impl Client {
         self.judge(&response, id)?;
         let read = response.body_mut().with_config().limit(LISTING).read_to_vec();
         let text = read.map_err(|e| wrong(&format!("broke off its description: {e}")))?;
-        let about: About = serde_json::from_slice(&text).map_err(|_| wrong("describes it as no hub does; is it one?"))?;
+        let about: About =
+            serde_json::from_slice(&text).map_err(|_| wrong("describes it as no hub does; is it one?"))?;
         let commit = about.sha.filter(|c| is_commit(c)).ok_or_else(|| wrong("names no commit of it"))?;
         let siblings = about.siblings.filter(|s| s.len() <= choose::FILES);
         let siblings = siblings.ok_or_else(|| wrong("lists none of its files, or too many"))?;
@@ -167,7 +168,8 @@ impl Client {
             |e: &String| (8..=128).contains(&e.len()) && e.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         match (bytes, etag.filter(plain)) {
             (Some(bytes), _) if bytes > FILE_BYTES => {
-                let problem = format!("{} says that it has {bytes} bytes, expected {FILE_BYTES} at most", self.endpoint);
+                let problem =
+                    format!("{} says that it has {bytes} bytes, expected {FILE_BYTES} at most", self.endpoint);
                 Err(Failure::download(what, format!("{problem}; is it a hub?")))
             }
             (Some(bytes), Some(etag)) => Ok(Remote { name: name.into(), bytes, etag, at }),
