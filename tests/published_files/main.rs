@@ -372,6 +372,16 @@ fn unknown_tensors() {
     assert!(told[1].ends_with("nobody reads `loss.00`"), "{told:?}");
 }
 
+#[test]
+fn files_that_are_not_there_are_no_models() {
+    let dir = scratch();
+    for name in ["out/gone.mp4", "gone.safetensors"] {
+        let ran = program::run(dir.path(), &["info", name]);
+        assert!(ran.exit == 3 && ran.err.contains("there is no such file"), "{}", ran.err);
+        assert!(!ran.err.contains("pull") && !ran.err.contains("-m"), "{}", ran.err);
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn links_to_nothing_are_named() {

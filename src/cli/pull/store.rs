@@ -77,7 +77,7 @@ impl Store {
             return Ok(());
         }
         // (a server that always begins anew brings bytes for ever)
-        let (mut tries, mut best) = (0, out.metadata().map_err(io(&part))?.len().min(file.bytes));
+        let (mut tries, mut best) = (0, 0);
         loop {
             let before = out.metadata().map_err(io(&part))?.len();
             if before > file.bytes {
@@ -87,6 +87,7 @@ impl Store {
             if before == file.bytes {
                 break;
             }
+            best = best.max(before);
             let problem = match self.transfer(client, id, file, (&mut out, &part), before, seen) {
                 Ok(()) => None,
                 Err(failure) if failure.code == "download.failed" => Some(failure),
