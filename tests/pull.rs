@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 
 use program::{Ran, residua, scratch};
 use serde_json::{Value, json};
+use sha1::Digest;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -41,6 +42,14 @@ enum Quirk {
     Names(&'static str),
     /// The first transfer of a large file ends early, and all that follow bring nothing.
     Dies,
+    /// The content of small files is not what their hash says.
+    DamagedSmall,
+    /// Every large file is said to have this many bytes.
+    Sized(&'static str),
+    /// A repository is known by its new name, and only to those with a token.
+    Renamed,
+    /// Descriptions and sizes are told, and no content.
+    Gone,
 }
 
 struct Hub {
@@ -118,6 +127,17 @@ impl Hub {
         if quirk == Quirk::Closed && asked.headers.get("authorization").is_none_or(|t| t != "Bearer secret") {
             return nothing(401);
         }
+        if let (Quirk::Renamed, Some(rest)) = (quirk, asked.path.strip_prefix("/somebody/old/")) {
+            return (307, vec![("Location".into(), format!("/somebody/tiny/{rest}"))], Vec::new());
+        }
+        if let (Quirk::Renamed, Some(rest)) = (quirk, asked.path.strip_prefix("/api/models/somebody/old/")) {
+            let to = format!("http://{}/api/models/somebody/tiny/{rest}", asked.headers["host"]);
+            return (307, vec![("Location".into(), to)], Vec::new());
+        }
+        let to_hub = !asked.path.starts_with("/blob/");
+        if quirk == Quirk::Renamed && to_hub && !asked.headers.contains_key("authorization") {
+            return nothing(401);
+        }
         let parts: Vec<&str> = asked.path.split('/').skip(1).collect();
         match parts[..] {
             ["api", "models", org, name, "revision", _] => {
@@ -134,12 +154,23 @@ impl Hub {
                 let Some(files) = self.repos.get(format!("{org}/{name}").as_str()) else { return nothing(404) };
                 let Some(bytes) = files.get(&parts[4..].join("/")) else { return nothing(404) };
                 if bytes.len() < 50_000 {
-                    let etag = ("ETag".to_string(), format!("\"{}\"", &sha256(bytes)[..40]));
-                    return (200, vec![etag], bytes.clone());
+                    if quirk == Quirk::Gone && asked.method != "HEAD" {
+                        return nothing(404);
+                    }
+                    let etag = ("ETag".to_string(), format!("\"{}\"", git_hash(bytes)));
+                    let mut bytes = bytes.clone();
+                    if quirk == Quirk::DamagedSmall {
+                        bytes[0] ^= 1;
+                    }
+                    return (200, vec![etag], bytes);
                 }
                 let to = format!("{}/blob{}?signed=yes", self.store.lock().unwrap(), asked.path);
                 let linked = [("Location", to), ("X-Linked-Etag", format!("\"{}\"", sha256(bytes)))];
-                let size = ("X-Linked-Size".to_string(), bytes.len().to_string());
+                let size = match quirk {
+                    Quirk::Sized(size) => size.to_string(),
+                    _ => bytes.len().to_string(),
+                };
+                let size = ("X-Linked-Size".to_string(), size);
                 let headers = linked.into_iter().map(|(n, v)| (n.to_string(), v)).chain([size]);
                 (302, headers.collect(), b"elsewhere".to_vec())
             }
@@ -169,6 +200,12 @@ fn sha256(bytes: &[u8]) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
     residua::tensor::sha256(file.path()).unwrap()
+}
+
+/// As git names content.
+fn git_hash(bytes: &[u8]) -> String {
+    let whole = [format!("blob {}\0", bytes.len()).as_bytes(), bytes].concat();
+    sha1::Sha1::digest(whole).iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// The files below a folder by name.
@@ -377,4 +414,45 @@ fn what_is_refused() {
     assert!(!blobs(dir.path()).iter().any(|n| n.len() > 40), "{:?}", blobs(dir.path()));
     let ran = program::run(dir.path(), &["generate", "-m", "somebody/tiny", "-p", "a"]);
     refused(&ran, &["does not know `main`", "residua pull somebody/tiny"]);
+}
+
+/// A repository that has another name now: the hub sends to it, and only the answer there tells the hashes.
+#[test]
+fn renamed() {
+    let dir = scratch();
+    let (hub, address) = hub();
+    hub.set(Quirk::Renamed);
+    let ran = pull(dir.path(), &address, &["somebody/old", "--yes"], &[("HF_TOKEN", "secret")]).ok();
+    assert!(ran.err.contains("somebody/old  mit"), "{}", ran.err);
+    let asked = hub.asked();
+    let (stored, asked): (Vec<&Asked>, Vec<&Asked>) = asked.iter().partition(|a| a.path.starts_with("/blob/"));
+    assert!(asked.iter().all(|a| a.headers["authorization"] == "Bearer secret"));
+    assert!(!stored.is_empty() && stored.iter().all(|a| !a.headers.contains_key("authorization")));
+    program::run(dir.path(), &["info", "somebody/old"]).ok();
+    let blobs = std::fs::read_dir(dir.path().join("hub/models--somebody--old/blobs")).unwrap();
+    let hashes: Vec<String> = blobs.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(hashes.iter().any(|n| n.len() == 64), "large files by the hash that the hub told: {hashes:?}");
+}
+
+/// Sizes that add up to nothing, content that is not what it should be, content that is not there.
+#[test]
+fn lies() {
+    let dir = scratch();
+    let (hub, address) = hub();
+    for size in ["9223372036854775808", "4398046511105"] {
+        hub.set(Quirk::Sized(size));
+        let ran = pull(dir.path(), &address, &["somebody/tiny"], &[]);
+        refused(&ran, &[size, "expected 4398046511104 at most"]);
+    }
+    hub.set(Quirk::Sized("0"));
+    refused(&pull(dir.path(), &address, &["somebody/tiny"], &[]), &["--yes"]);
+    assert!(!dir.path().join("hub").exists(), "nothing was written");
+    hub.set(Quirk::DamagedSmall);
+    refused(&pull(dir.path(), &address, &["somebody/tiny", "--yes"], &[]), &["has git's hash", "thrown away"]);
+    hub.set(Quirk::Gone);
+    hub.asked();
+    let ran = pull(dir.path(), &address, &["somebody/tiny", "--yes"], &[]);
+    refused(&ran, &["is not there"]);
+    assert!(!ran.err.contains("goes on from there"), "{}", ran.err);
+    assert_eq!(hub.asked().iter().filter(|a| a.method == "GET" && !a.path.starts_with("/api/")).count(), 1);
 }

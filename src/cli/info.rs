@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use residua::Error;
-use residua::media::read_recipe;
+use residua::media::{Format, read_recipe};
 use residua::models::stdit3;
 use residua::pipeline::State;
 use residua::pipeline::parts::{Located, Part};
@@ -34,7 +34,7 @@ pub fn run(args: &Info, screen: &Screen) -> Outcome {
         return Ok(());
     }
     let there = path.symlink_metadata().is_ok();
-    let (value, lines) = if !there || path.is_dir() && !path.join("0000.png").is_file() {
+    let (value, lines) = if !there && !names_a_file(path) || path.is_dir() && !path.join("0000.png").is_file() {
         // (a path that is none of a model may still be the name of one)
         located(&model::search().find(path).map_err(Failure::input)?)?
     } else if Checkpoint::is_name(path) {
@@ -49,6 +49,12 @@ pub fn run(args: &Info, screen: &Screen) -> Outcome {
         screen.data(lines)
     }
     Ok(())
+}
+
+/// Whether a path ends as a file that is looked into here, which no model is called.
+fn names_a_file(path: &Path) -> bool {
+    let Some(ending) = path.extension() else { return false };
+    ending == "json" || Checkpoint::is_name(path) || Format::from_path(path).is_ok()
 }
 
 fn wrong(path: &Path, problem: impl Into<String>) -> Failure {

@@ -14,7 +14,7 @@ use super::screen::{Screen, size};
 /// # Errors
 /// None so far: what cannot be opened as a model is not listed.
 pub fn run(_: &List, screen: &Screen) -> Outcome {
-    let found = models(&model::search());
+    let found = models(&model::search(), screen);
     if screen.json {
         screen.data(json!({"models": found.iter().map(row).collect::<Vec<_>>()}));
         return Ok(());
@@ -29,22 +29,30 @@ pub fn run(_: &List, screen: &Screen) -> Outcome {
     Ok(())
 }
 
-/// Folders on shelves, models known by name, repositories of the hub's cache that are whole models; of a name the
+/// Folders on shelves, models known by name, repositories of the hub's cache that are whole models of ours; of a name the
 /// first, as everywhere.
-fn models(search: &Search) -> Vec<Located> {
+fn models(search: &Search, screen: &Screen) -> Vec<Located> {
     let mut found: Vec<Located> = Vec::new();
-    let mut add = |located: residua::Result<Located>| match located {
-        Ok(model) if !found.iter().any(|m| m.name == model.name) => found.push(model),
-        _ => {}
+    let mut add = |model: Located| {
+        if !found.iter().any(|m| m.name == model.name) {
+            found.push(model);
+        }
     };
     for shelf in &search.shelves {
         let entries = std::fs::read_dir(shelf).into_iter().flatten().flatten();
         let mut folders: Vec<_> = entries.map(|e| e.path()).filter(|p| p.is_dir()).collect();
         folders.sort();
-        folders.iter().for_each(|folder| add(search.open(folder)));
+        folders.iter().filter_map(|folder| search.open(folder).ok()).for_each(&mut add);
     }
-    KNOWN.iter().for_each(|known| add(search.known(known)));
-    search.hub.repos().iter().for_each(|id| add(search.find(id.to_string().as_ref())));
+    for known in &KNOWN {
+        match search.known(known) {
+            Ok(model) => add(model),
+            Err(damaged) => screen.say(format!("note: {} is not listed: {damaged}", known.name)),
+        }
+    }
+    // (other programs' models lie there too)
+    let repos = search.hub.repos().into_iter().filter_map(|id| search.find(id.to_string().as_ref()).ok());
+    repos.filter(Located::is_ours).for_each(&mut add);
     found
 }
 

@@ -90,18 +90,24 @@ pub async fn open(parts: &Parts, device: &args::Device) -> Outcome<OpenSora> {
 pub fn fingerprint(parts: &Parts) -> Outcome<Value> {
     let mut files = Map::new();
     for (part, folder) in parts.weights().into_iter().chain([(Part::Tokenizer, parts.tokenizer.as_path())]) {
-        for path in std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()) {
-            let wanted = match part {
-                Part::Tokenizer => path.extension().is_some_and(|e| e == "model"),
-                _ => Checkpoint::is_name(&path),
-            };
-            let Some(name) = path.file_name().filter(|_| wanted) else { continue };
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let names: Vec<String> = entries.filter_map(|e| e.file_name().into_string().ok()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        // what is read, and none of its twins in another form
+        let read = match part {
+            Part::Tokenizer => {
+                ["spiece.model", "tokenizer.json"].into_iter().find(|n| names.contains(n)).into_iter().collect()
+            }
+            _ => Checkpoint::files_of(&names),
+        };
+        for name in read.into_iter().filter(|n| part == Part::Tokenizer || Checkpoint::is_name(Path::new(n))) {
+            let path = folder.join(name);
             let bytes = path.metadata().map_err(|e| Error::io(&path, e))?.len();
             let told = match bytes {
                 0..=HASHED => json!({"bytes": bytes, "sha256": sha256(&path)?}),
                 _ => json!({"bytes": bytes, "sha256_of_ends": sha256_of_ends(&path)?}),
             };
-            files.insert(format!("{part}/{}", name.to_string_lossy()), told);
+            files.insert(format!("{part}/{name}"), told);
         }
     }
     Ok(Value::Object(files))

@@ -10,6 +10,7 @@ mod weights;
 use std::fmt;
 use std::sync::Arc;
 
+pub(crate) use checkpoint::bytes_of_file;
 pub use checkpoint::{Checkpoint, Entry};
 pub use convert::{Conversion, Converted, ConvertedTensor, Stored};
 pub use fingerprint::{fingerprint, sha256, sha256_of_bytes, sha256_of_ends};

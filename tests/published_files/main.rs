@@ -215,6 +215,12 @@ fn the_cache_of_a_hub() {
     std::fs::write(&main, "../../../outside").unwrap();
     let ran = generate(dir.path(), "open-sora-1.2", None);
     assert!(ran.exit == 3 && ran.err.contains("refs/main") && ran.err.contains("no commit"), "{}", ran.err);
+    let listed = program::run(dir.path(), &["list"]).ok();
+    assert!(
+        listed.err.contains("note: open-sora-1.2 is not listed") && listed.err.contains("refs/main"),
+        "{}",
+        listed.err
+    );
 }
 
 #[cfg(unix)]
@@ -228,6 +234,13 @@ fn a_repository_that_is_a_whole_model() {
     assert!(frames(dir.path(), commit) == expected(), "a commit");
     let ran = generate(dir.path(), "somebody/small@v2", None);
     assert!(ran.exit == 3 && ran.err.contains("does not know `v2`"), "{}", ran.err);
+    // beside it lies one of another program
+    cached(&hub, "somebody/else", |folder| {
+        plain(folder);
+        tiny::write_json(&folder.join("transformer/config.json"), &serde_json::json!({"_class_name": "Other3D"}));
+    });
+    let listed = program::run(dir.path(), &["list"]).ok();
+    assert!(listed.text().contains("somebody/small") && !listed.text().contains("somebody/else"), "{}", listed.text());
     // one from elsewhere describes itself, but reaches no further than other names
     let snapshot = hub.join("models--somebody--small/snapshots/0123456789abcdef0123456789abcdef01234567");
     let describe = |vae: &str| {
@@ -357,6 +370,16 @@ fn unknown_tensors() {
     assert_eq!(told.len(), 2, "a decoder beside the text encoder is known: {told:?}");
     assert!(told[0].contains("`ema.00`, `ema.01`") && told[0].ends_with("`ema.19` and 3 more"), "{told:?}");
     assert!(told[1].ends_with("nobody reads `loss.00`"), "{told:?}");
+}
+
+#[test]
+fn files_that_are_not_there_are_no_models() {
+    let dir = scratch();
+    for name in ["out/gone.mp4", "gone.safetensors"] {
+        let ran = program::run(dir.path(), &["info", name]);
+        assert!(ran.exit == 3 && ran.err.contains("there is no such file"), "{}", ran.err);
+        assert!(!ran.err.contains("pull") && !ran.err.contains("-m"), "{}", ran.err);
+    }
 }
 
 #[cfg(unix)]

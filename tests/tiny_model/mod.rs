@@ -67,6 +67,7 @@ pub fn write(folder: &Path) {
 /// `config.json` of its transformer.
 pub fn config() -> serde_json::Value {
     serde_json::json!({
+        "model_type": "STDiT3",
         "hidden_size": WIDTH, "depth": DEPTH, "num_heads": HEADS, "mlp_ratio": 4.0, "in_channels": 4,
         "patch_size": [1, 2, 2], "caption_channels": CAPTION, "model_max_length": TOKENS, "input_sq_size": 512,
         "pred_sigma": true, "qk_norm": true

@@ -4,9 +4,10 @@ use std::io::Read;
 use std::time::Duration;
 
 use residua::pipeline::parts::{HubId, is_commit};
-use serde_json::Value;
+use serde::Deserialize;
 use ureq::http::{Response, header};
-use ureq::{Agent, Body};
+use ureq::typestate::WithoutBody;
+use ureq::{Agent, Body, RequestBuilder};
 
 use super::choose;
 use crate::cli::exit::{Failure, Outcome};
@@ -15,8 +16,15 @@ use crate::cli::exit::{Failure, Outcome};
 const ENDPOINT: &str = "https://huggingface.co";
 /// Most bytes of the description of a repository.
 const LISTING: u64 = 32 << 20;
+/// Most bytes of a file: what is said to be larger is a mistake, or meant to be one.
+const FILE_BYTES: u64 = 1 << 42;
+/// Most addresses of its own that a hub may send on to.
+const HOPS: usize = 5;
 /// How long a server may say nothing.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The code of what asking again does not change.
+const REFUSED: &str = "download.refused";
 
 /// A connection to a hub.
 pub struct Client {
@@ -38,8 +46,45 @@ pub struct Listing {
 pub struct Remote {
     pub name: String,
     pub bytes: u64,
-    /// What tells its content from others: SHA-256 in 64 digits for large files.
+    /// What tells its content from others: SHA-256 in 64 digits for large files, git's SHA-1 in 40 for small ones.
     pub etag: String,
+    /// Where the hub has it.
+    at: String,
+}
+
+/// What is read of the description of a repository; each part by itself, for hubs fill only some.
+#[derive(Deserialize)]
+struct About {
+    sha: Option<String>,
+    siblings: Option<Vec<Sibling>>,
+}
+
+#[derive(Deserialize)]
+struct Sibling {
+    rfilename: String,
+}
+
+#[derive(Deserialize)]
+struct Carded {
+    #[serde(rename = "cardData")]
+    card: Card,
+}
+
+#[derive(Deserialize)]
+struct Card {
+    license: String,
+}
+
+#[derive(Deserialize)]
+struct Tagged {
+    tags: Vec<String>,
+}
+
+/// The licence that a description states.
+fn licence(about: &[u8]) -> Option<String> {
+    let card = serde_json::from_slice::<Carded>(about).map(|about| about.card.license).ok();
+    let tags = || serde_json::from_slice::<Tagged>(about).map(|about| about.tags).unwrap_or_default();
+    card.or_else(|| tags().iter().find_map(|t| t.strip_prefix("license:").map(String::from)))
 }
 
 impl Client {
@@ -85,26 +130,24 @@ impl Client {
         let address =
             format!("{}/api/models/{}/revision/{}", self.endpoint, id.repo, id.revision().replace('/', "%2F"));
         let wrong = |problem: &str| Failure::download(id, format!("{} {problem}", self.endpoint));
-        let mut response = self.call(self.agent.get(&address), id)?;
+        let (mut response, _) = self.ask(|address| self.agent.get(address), address, id)?;
         self.judge(&response, id)?;
         let read = response.body_mut().with_config().limit(LISTING).read_to_vec();
         let text = read.map_err(|e| wrong(&format!("broke off its description: {e}")))?;
-        let about: Value = serde_json::from_slice(&text).map_err(|_| wrong("describes it in no JSON; is it a hub?"))?;
-        let commit = about["sha"].as_str().filter(|c| is_commit(c)).ok_or_else(|| wrong("names no commit of it"))?;
-        let siblings = about["siblings"].as_array().filter(|s| s.len() <= choose::FILES);
+        let about: About =
+            serde_json::from_slice(&text).map_err(|_| wrong("describes it as no hub does; is it one?"))?;
+        let commit = about.sha.filter(|c| is_commit(c)).ok_or_else(|| wrong("names no commit of it"))?;
+        let siblings = about.siblings.filter(|s| s.len() <= choose::FILES);
         let siblings = siblings.ok_or_else(|| wrong("lists none of its files, or too many"))?;
-        let names: Vec<String> = siblings.iter().filter_map(|s| s["rfilename"].as_str()).map(String::from).collect();
+        let names: Vec<String> = siblings.into_iter().map(|s| s.rfilename).collect();
         if let Some(bad) = names.iter().find(|n| !choose::is_safe(n)) {
             let told: String = bad.chars().take(80).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
             return Err(wrong(&format!(
                 "names a file `{told}`, which may lead outside its folder; nothing was written"
             )));
         }
-        let tags = about["tags"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let licence = about.pointer("/cardData/license").and_then(Value::as_str);
-        let licence = licence.or_else(|| tags.into_iter().find_map(|t| t.strip_prefix("license:")));
-        let plain = |text: &str| text.chars().filter(|c| !c.is_control()).take(80).collect();
-        Ok(Listing { commit: commit.into(), licence: licence.map(plain), names })
+        let plain = |text: String| text.chars().filter(|c| !c.is_control()).take(80).collect();
+        Ok(Listing { commit, licence: licence(&text).map(plain), names })
     }
 
     /// Size and hash of a file.
@@ -114,27 +157,22 @@ impl Client {
     pub fn head(&self, id: &HubId, commit: &str, name: &str) -> Outcome<Remote> {
         let address = self.address(id, commit, name);
         let what = format!("{}/{name}", id.repo);
-        let ask = |redirects: u32| {
-            let request = self.agent.head(&address).config().max_redirects(redirects).max_redirects_will_error(false);
-            self.call(request.build(), id)
-        };
-        let text =
-            |r: &Response<Body>, name: &str| r.headers().get(name).and_then(|v| v.to_str().ok().map(String::from));
-        // the hub itself knows the content's hash, the server it sends to only knows its own
-        let mut response = ask(0)?;
-        if response.status().is_redirection() && text(&response, "x-linked-etag").is_none() {
-            response = ask(10)?;
-        }
+        let (response, at) = self.ask(|address| self.agent.head(address), address, id)?;
         if !response.status().is_redirection() {
             self.judge(&response, &what)?;
         }
-        let first = |names: [&str; 2]| names.iter().find_map(|n| text(&response, n));
+        let first = |names: [&str; 2]| names.iter().find_map(|n| text(&response, n).map(String::from));
         let bytes = first(["x-linked-size", "content-length"]).and_then(|v| v.parse().ok());
         let etag = first(["x-linked-etag", "etag"]).map(|e| e.trim_start_matches("W/").trim_matches('"').to_string());
         let plain =
             |e: &String| (8..=128).contains(&e.len()) && e.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         match (bytes, etag.filter(plain)) {
-            (Some(bytes), Some(etag)) => Ok(Remote { name: name.into(), bytes, etag }),
+            (Some(bytes), _) if bytes > FILE_BYTES => {
+                let problem =
+                    format!("{} says that it has {bytes} bytes, expected {FILE_BYTES} at most", self.endpoint);
+                Err(Failure::download(what, format!("{problem}; is it a hub?")))
+            }
+            (Some(bytes), Some(etag)) => Ok(Remote { name: name.into(), bytes, etag, at }),
             _ => Err(Failure::download(what, format!("{} tells neither its size nor its hash", self.endpoint))),
         }
     }
@@ -143,8 +181,8 @@ impl Client {
     ///
     /// # Errors
     /// If it is refused, or the answer is about other bytes.
-    pub fn bytes(&self, id: &HubId, commit: &str, file: &Remote, from: u64) -> Outcome<(impl Read + use<>, u64)> {
-        let mut request = self.agent.get(self.address(id, commit, &file.name));
+    pub fn bytes(&self, id: &HubId, file: &Remote, from: u64) -> Outcome<(impl Read + use<>, u64)> {
+        let mut request = self.agent.get(&file.at);
         if from > 0 {
             request = request.header(header::RANGE, format!("bytes={from}-"));
         }
@@ -175,11 +213,44 @@ impl Client {
         format!("{}/{}/resolve/{commit}/{path}", self.endpoint, id.repo)
     }
 
-    fn call(
+    /// Asks, and goes on to where the hub sends within itself, as it does for a repository that was renamed: the token
+    /// goes along there and nowhere else. Also the address that answered. An answer that names a file's content is not
+    /// followed: the hub knows its hash, the server it sends to only knows its own.
+    fn ask(
         &self,
-        request: ureq::RequestBuilder<ureq::typestate::WithoutBody>,
-        what: impl std::fmt::Display,
-    ) -> Outcome<Response<Body>> {
+        request: impl Fn(&str) -> RequestBuilder<WithoutBody>,
+        mut address: String,
+        what: &HubId,
+    ) -> Outcome<(Response<Body>, String)> {
+        let one = |address: &str, redirects| {
+            let request = request(address).config().max_redirects(redirects).max_redirects_will_error(false);
+            self.call(request.build(), what)
+        };
+        for _ in 0..HOPS {
+            let response = one(&address, 0)?;
+            if !response.status().is_redirection() || text(&response, "x-linked-etag").is_some() {
+                return Ok((response, address));
+            }
+            match text(&response, "location").and_then(|to| self.within(to)) {
+                Some(to) => address = to,
+                None => break,
+            }
+        }
+        Ok((one(&address, 10)?, address))
+    }
+
+    /// The address that a redirect leads to, if it is one of this hub.
+    fn within(&self, to: &str) -> Option<String> {
+        let host = self.endpoint.find("://")? + 3;
+        let end = self.endpoint[host..].find('/').map_or(self.endpoint.len(), |at| host + at);
+        let own = &self.endpoint[..end];
+        match to.strip_prefix(own).unwrap_or(to) {
+            path if path.starts_with('/') && !path.starts_with("//") => Some(format!("{own}{path}")),
+            _ => None,
+        }
+    }
+
+    fn call(&self, request: RequestBuilder<WithoutBody>, what: impl std::fmt::Display) -> Outcome<Response<Body>> {
         let request = match &self.token {
             Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
             None => request,
@@ -200,6 +271,13 @@ impl Client {
             429 => "is refused for now, too many were asked for; try again later".into(),
             _ => format!("is answered with {status}"),
         };
-        Err(Failure::download(what, format!("{problem} ({})", self.endpoint)))
+        // (what is refused now may be given later; what is not there or not allowed will not)
+        let for_good = status.is_client_error() && ![408, 429].contains(&status.as_u16());
+        let failure = Failure::download(what, format!("{problem} ({})", self.endpoint));
+        Err(if for_good { Failure { code: REFUSED, ..failure } } else { failure })
     }
+}
+
+fn text<'a>(response: &'a Response<Body>, header: &str) -> Option<&'a str> {
+    response.headers().get(header).and_then(|v| v.to_str().ok())
 }

@@ -13,6 +13,7 @@ mod work;
 mod work;
 
 use residua::pipeline::parts::{HubId, Place, by_name};
+use serde_json::json;
 
 use super::args::Pull;
 use super::exit::Outcome;
@@ -25,6 +26,11 @@ use super::screen::Screen;
 /// A name that is none; whatever keeps a file from being downloaded. What was downloaded of it stays and is gone on from.
 pub fn run(args: &Pull, screen: &Screen) -> Outcome {
     let ids = repositories(&args.model)?;
+    if ids.is_empty() {
+        screen.say(format!("{}: all of it is there, in folders of its own", args.model));
+        screen.event("done", json!({"bytes": 0, "seconds": 0.0}));
+        return Ok(());
+    }
     work::run(args, ids, screen)
 }
 

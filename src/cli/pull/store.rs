@@ -3,16 +3,22 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use residua::Error;
 use residua::pipeline::parts::{HubCache, HubId, is_commit};
 use residua::tensor::sha256;
+use sha1::{Digest, Sha1};
 
 use super::client::{Client, Remote};
 use crate::cli::exit::{Failure, Outcome};
 
-/// How often a transfer that brings nothing is tried again.
-const TRIES: usize = 4;
+/// How often a transfer that brings nothing new is tried again.
+const TRIES: u32 = 4;
+/// How long to wait before that: twice as long, then four times, and so on.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Bytes that are something new.
+const PROGRESS: u64 = 64 << 10;
 /// Bytes of one write.
 const PIECE: usize = 1 << 20;
 
@@ -65,7 +71,13 @@ impl Store {
             }
             Err(TryLockError::Error(e)) => log::debug!("{} cannot be locked: {e}", part.display()),
         }
-        let mut tries = 0;
+        if self.has(file) {
+            // (another program has just brought it)
+            let _ = std::fs::remove_file(&part);
+            return Ok(());
+        }
+        // (a server that always begins anew brings bytes for ever)
+        let (mut tries, mut best) = (0, 0);
         loop {
             let before = out.metadata().map_err(io(&part))?.len();
             if before > file.bytes {
@@ -75,23 +87,30 @@ impl Store {
             if before == file.bytes {
                 break;
             }
+            best = best.max(before);
             let problem = match self.transfer(client, id, file, (&mut out, &part), before, seen) {
                 Ok(()) => None,
                 Err(failure) if failure.code == "download.failed" => Some(failure),
                 Err(failure) => return Err(failure),
             };
             let now = out.metadata().map_err(io(&part))?.len();
-            tries = if now > before { 0 } else { tries + 1 };
-            if now < file.bytes && tries >= TRIES {
+            (tries, best) = if now >= best + PROGRESS { (0, now) } else { (tries + 1, best) };
+            if now >= file.bytes {
+                continue;
+            }
+            if tries >= TRIES {
                 let broken = || Failure::download(format!("{}/{}", id.repo, file.name), "the transfer breaks off");
                 return Err(problem
                     .unwrap_or_else(broken)
                     .hint("what has come stays: the same command goes on from there"));
             }
+            if tries > 0 {
+                std::thread::sleep(PAUSE * (1 << tries));
+            }
         }
         self.verify(id, file, &part)?;
         out.sync_all().map_err(io(&part))?;
-        drop(out);
+        // (still locked: who waits for it finds it done)
         std::fs::rename(&part, &blob).map_err(io(&blob))
     }
 
@@ -105,7 +124,7 @@ impl Store {
         from: u64,
         seen: &mut dyn FnMut(u64),
     ) -> Outcome {
-        let (mut bytes, begins) = client.bytes(id, &self.commit, file, from)?;
+        let (mut bytes, begins) = client.bytes(id, file, from)?;
         out.set_len(begins).map_err(io(part))?;
         out.seek(SeekFrom::End(0)).map_err(io(part))?;
         let (mut at, mut piece) = (begins, vec![0; PIECE]);
@@ -126,17 +145,18 @@ impl Store {
         }
     }
 
-    /// Whether the content is what its hash says; smaller files have one of another kind, and only their size counts.
+    /// Whether the content is what its hash says: SHA-256 of large files, of others the one that git knows them by.
     fn verify(&self, id: &HubId, file: &Remote, part: &Path) -> Outcome {
-        if file.etag.len() != 64 {
-            return Ok(());
-        }
-        let found = sha256(part).map_err(Failure::output)?;
+        let (kind, found) = match file.etag.len() {
+            64 => ("SHA-256", sha256(part).map_err(Failure::output)?),
+            40 => ("git's hash", git_hash(part, file.bytes).map_err(io(part))?),
+            _ => return Ok(()),
+        };
         if found == file.etag {
             return Ok(());
         }
         std::fs::remove_file(part).map_err(io(part))?;
-        let problem = format!("has SHA-256 {found}, but the hub promised {}; it was thrown away", file.etag);
+        let problem = format!("has {kind} {found}, but the hub promised {}; it was thrown away", file.etag);
         Err(Failure::download(format!("{}/{}", id.repo, file.name), problem)
             .hint("try again; if it stays, tell the hub"))
     }
@@ -166,6 +186,18 @@ impl Store {
         let folder = path.parent().unwrap_or(&self.repo);
         std::fs::create_dir_all(folder).map_err(io(folder))?;
         replaced(&path, |new| std::fs::write(new, &self.commit))
+    }
+}
+
+/// What git names content by: SHA-1 of its length and itself.
+fn git_hash(path: &Path, bytes: u64) -> std::io::Result<String> {
+    let mut hash = Sha1::new_with_prefix(format!("blob {bytes}\0"));
+    let (mut file, mut piece) = (File::open(path)?, vec![0; PIECE]);
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect()),
+            count => hash.update(&piece[..count]),
+        }
     }
 }
 

@@ -28,9 +28,6 @@ struct Wanted {
 /// # Errors
 /// As the verb.
 pub fn run(args: &Pull, mut ids: Vec<HubId>, screen: &Screen) -> Outcome {
-    if ids.is_empty() {
-        screen.say(format!("{}: all of it is there, in folders of its own", args.model));
-    }
     let client = Client::from_env()?;
     let mut done = BTreeSet::new();
     while !ids.is_empty() {
@@ -54,13 +51,14 @@ fn pull(args: &Pull, client: &Client, ids: &[HubId], screen: &Screen) -> Outcome
         .into_iter()
         .map(|(id, commit, licence, files)| Wanted { store: Store::new(&cache, &id, &commit), id, licence, files })
         .collect();
-    let bytes: u64 = repositories.iter().map(Wanted::missing).sum();
+    let missing: Vec<&Remote> = repositories.iter().flat_map(Wanted::missing).collect();
+    let bytes = missing.iter().fold(0, |sum: u64, file| sum.saturating_add(file.bytes));
     repositories.iter().for_each(|r| r.tell(screen));
     let root = cache.root.display().to_string();
     screen.say(format!("{} to download into {root}", size(bytes)));
     let told: Vec<Value> = repositories.iter().map(Wanted::json).collect();
     screen.event("pull", json!({"repositories": told, "bytes": bytes, "cache": root}));
-    if bytes > 0 && !args.yes {
+    if !missing.is_empty() && !args.yes {
         agreed()?;
     }
     let bar = screen.bar("pull", mib(bytes));
@@ -101,8 +99,8 @@ fn ask(client: &Client, id: &HubId) -> Outcome<Asked> {
 }
 
 impl Wanted {
-    fn missing(&self) -> u64 {
-        self.files.iter().filter(|file| !self.store.has(file)).map(|file| file.bytes).sum()
+    fn missing(&self) -> impl Iterator<Item = &Remote> {
+        self.files.iter().filter(|file| !self.store.has(file))
     }
 
     fn tell(&self, screen: &Screen) {

@@ -21,12 +21,15 @@ use serde::{Deserialize, Deserializer};
 use super::{HubId, Part};
 use crate::error::{Error, Result};
 use crate::pipeline::Defaults;
+use crate::tensor::bytes_of_file;
 use crate::text::prompt::Scores;
 
 /// Its name.
 pub const FILE: &str = "residua-model.toml";
 /// Most bytes of it.
 const BYTES: u64 = 1 << 20;
+/// Most characters of a licence that are told.
+const LICENCE: usize = 80;
 /// What `kind` may be.
 const KINDS: [&str; 1] = ["open-sora-1.2"];
 
@@ -124,7 +127,8 @@ impl ModelFile {
             Ok((part, at))
         };
         let parts = named.into_iter().filter_map(|(part, text)| Some(at((part, text?)))).collect::<Result<_>>()?;
-        Ok(Self { licence: written.licence, parts, defaults: written.defaults })
+        let plain = |text: String| text.chars().filter(|c| !c.is_control()).take(LICENCE).collect();
+        Ok(Self { licence: written.licence.map(plain), parts, defaults: written.defaults })
     }
 
     /// What the file states, over others.
@@ -146,6 +150,7 @@ impl ModelFile {
 
 fn text(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
+    bytes_of_file(path)?;
     let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
     file.take(BYTES + 1).read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
     if bytes.len() as u64 > BYTES {
@@ -198,6 +203,26 @@ mod tests {
         assert_eq!(at(Part::Vae2d), None);
         let d = file.defaults(Defaults::default());
         assert_eq!((d.frames, d.guidance, d.steps, d.scores.aesthetic), (17, 5.0, 30, None));
+    }
+
+    #[test]
+    fn licences_are_told_without_what_speaks_to_terminals() {
+        let licence = format!("licence = \"MIT\\u001b[2J\\n{}\"\n{GOOD}", "x".repeat(100));
+        let told = read(licence, false).unwrap().licence.unwrap();
+        assert!(told.starts_with("MIT[2Jxxx") && told.len() == LICENCE, "{told:?}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        let told = || ModelFile::read(dir.path(), false).err().expect("refused").to_string();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert!(told().contains("is no file"), "{}", told());
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("gone.toml", &path).unwrap();
+        assert!(told().contains("is a link to `gone.toml`, which is not there"), "{}", told());
     }
 
     #[test]

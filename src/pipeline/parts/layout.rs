@@ -32,7 +32,7 @@ fn config(folder: &Path) -> Option<Value> {
 }
 
 /// Which part a repository is, as its `config.json` says.
-fn kind(folder: &Path) -> Option<Part> {
+pub(super) fn kind(folder: &Path) -> Option<Part> {
     let config = config(folder)?;
     let said = ["model_type", "_class_name"].iter().find_map(|k| config.get(k)?.as_str())?;
     match said {
@@ -71,14 +71,20 @@ pub(super) fn copies(folder: &Path) -> Result<Vec<(Part, PathBuf)>> {
 /// What keeps a folder from being a part; `None` if nothing does.
 pub(super) fn lacks(part: Part, folder: &Path) -> Option<String> {
     let entries = std::fs::read_dir(folder).ok()?;
-    let mut names = Vec::new();
-    for path in entries.flatten().map(|e| e.path()) {
+    let names: Vec<String> = entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    // (what nobody reads may be gone)
+    let read = match part {
+        Part::Scheduler | Part::Cache => Vec::new(),
+        Part::Tokenizer if has_tokenizer(folder) => Vec::new(),
+        Part::Tokenizer => TOKENIZER.to_vec(),
+        _ => [vec!["config.json"], Checkpoint::files_of(&names)].concat(),
+    };
+    for path in read.iter().map(|name| folder.join(name)) {
         if let (Ok(to), false) = (path.read_link(), path.exists()) {
             return Some(format!("`{}` is a link to `{}`, which is not there", path.display(), to.display()));
         }
-        names.extend(path.file_name().and_then(|n| n.to_str()).map(String::from));
     }
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let at = folder.display();
     let lack = |what: &str| Some(format!("{at} has no {what}"));
     match part {

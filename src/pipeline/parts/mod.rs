@@ -144,6 +144,12 @@ impl Located {
         self.places.iter().find(|p| p.part == part)?.folder.as_deref().ok()
     }
 
+    /// Whether it says that it is a model of a kind that is known here: folders of others have the same layout.
+    pub fn is_ours(&self) -> bool {
+        let described = self.root.as_ref().is_some_and(|root| root.join(FILE).is_file());
+        described || self.folder(Part::Transformer).is_some_and(|f| layout::kind(f) == Some(Part::Transformer))
+    }
+
     /// The parts that were looked for in vain.
     pub fn missing(&self) -> impl Iterator<Item = (&Place, &Vec<String>)> {
         self.places.iter().filter_map(|p| Some((p, p.folder.as_ref().err()?)))

@@ -1,5 +1,6 @@
 //! Finding a model by a folder or a name.
 
+use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
 use super::file::{At, ModelFile};
@@ -49,15 +50,19 @@ impl Search {
         }
         let mut looked = vec!["there is no such model folder".to_string()];
         match name.strip_prefix("hub:").unwrap_or(name).parse::<HubId>() {
-            Ok(id) => match self.repository(&id)? {
-                (Ok(folder), from_elsewhere) => {
-                    return self.open_as(&folder, id.to_string(), from_elsewhere);
+            Ok(id) => {
+                let (found, problem) = self.repository(&id)?;
+                let open =
+                    |(folder, from_elsewhere): &(PathBuf, bool)| self.open_as(folder, id.to_string(), *from_elsewhere);
+                let mut opened: Vec<Result<Located>> = found.iter().map(open).collect();
+                let whole =
+                    |found: &Result<Located>| found.as_ref().is_ok_and(|model| model.missing().next().is_none());
+                if !opened.is_empty() {
+                    return opened.swap_remove(opened.iter().position(whole).unwrap_or(0));
                 }
-                (Err(problems), _) => {
-                    looked.push(format!("{} ({})", problems.join("; "), self.places()));
-                    looked.push(format!("give a folder with -m, or try `residua pull {id}`"));
-                }
-            },
+                looked.push(format!("{} ({})", problem.unwrap_or_default(), self.places()));
+                looked.push(format!("give a folder with -m, or try `residua pull {id}`"));
+            }
             Err(_) => {
                 if plain {
                     looked.push(format!("no model of this name ({})", self.places()));
@@ -75,8 +80,10 @@ impl Search {
     /// # Errors
     /// [`Error::Checkpoint`] if it is none of these; [`Error::Io`] if it cannot be read.
     pub fn open(&self, folder: &Path) -> Result<Located> {
-        let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
-        let name = whole.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy().into_owned());
+        // (a link is found by its own name; `.` and `..` have none)
+        let own = folder.file_name().map(OsString::from);
+        let name = own.or_else(|| folder.canonicalize().ok()?.file_name().map(OsString::from));
+        let name = name.map_or_else(|| "model".into(), |n| n.to_string_lossy().into_owned());
         self.open_as(folder, name, false)
     }
 
@@ -165,22 +172,38 @@ impl Search {
         Ok(())
     }
 
-    /// A repository's folder on a shelf or in the cache, and whether it came from elsewhere.
-    fn repository(&self, id: &HubId) -> Result<(Looked, bool)> {
+    /// Where a repository is: its copies on shelves, then the hub's cache, each with whether it came from elsewhere; and
+    /// why it is not in the cache.
+    fn repository(&self, id: &HubId) -> Result<(Vec<(PathBuf, bool)>, Option<String>)> {
         // a plain folder does not say which revision it is
         let shelves = self.shelves.iter().filter(|_| id.revision.is_none());
         let name = id.repo.rsplit('/').next().unwrap_or_default();
         let copies = shelves.flat_map(|shelf| [id.repo.as_str(), name].map(|n| shelf.join(n).join(&id.folder)));
-        if let Some(copy) = copies.into_iter().find(|folder| folder.is_dir()) {
-            return Ok((Ok(copy), false));
-        }
-        Ok((self.hub.find(id)?.map_err(|problem| vec![problem]), true))
+        let mut found: Vec<(PathBuf, bool)> = copies.filter(|folder| folder.is_dir()).map(|f| (f, false)).collect();
+        let problem = match self.hub.find(id) {
+            Ok(Ok(folder)) => {
+                found.push((folder, true));
+                None
+            }
+            Ok(Err(problem)) => Some(problem),
+            Err(damaged) if found.is_empty() => return Err(damaged),
+            Err(damaged) => Some(damaged.to_string()),
+        };
+        Ok((found, problem))
     }
 
-    /// The folder of a part by a name on a hub, if it is all there.
+    /// The folder of a part by a name on a hub: the first that has all of it.
     fn part(&self, part: Part, id: &HubId) -> Result<Looked> {
-        let (folder, _) = self.repository(id)?;
-        Ok(folder.and_then(|f| layout::lacks(part, &f).map_or(Ok(f), |lack| Err(vec![lack]))))
+        let (found, problem) = self.repository(id)?;
+        let mut problems = Vec::new();
+        for (folder, _) in found {
+            match layout::lacks(part, &folder) {
+                None => return Ok(Ok(folder)),
+                Some(lack) => problems.push(lack),
+            }
+        }
+        problems.extend(problem);
+        Ok(Err(problems))
     }
 
     /// Adds the autoencoder of single frames, if the VAE leaves it out and nothing has named it.
@@ -262,4 +285,62 @@ fn copies(folder: &Path) -> Result<Vec<Place>> {
     let spatial = of(Part::Vae2d).filter(|_| of(Part::Vae).is_some_and(|vae| layout::lacks_spatial(&vae)));
     places.extend(spatial.map(|f| Place { part: Part::Vae2d, folder: Ok(f), hub: None }));
     Ok(places)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(folder: &Path, names: &[&str]) {
+        std::fs::create_dir_all(folder).unwrap();
+        names.iter().for_each(|name| std::fs::write(folder.join(name), "{}").unwrap());
+    }
+
+    #[test]
+    fn an_incomplete_copy_hides_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (shelf, hub) = (dir.path().join("shelf"), HubCache { root: dir.path().join("hub") });
+        let id: HubId = "org/t5".parse().unwrap();
+        let (copy, repo) = (shelf.join("t5"), hub.repo(&id));
+        let search = Search { shelves: vec![shelf], hub };
+        let found = || search.part(Part::TextEncoder, &id).unwrap();
+        write(&copy, &["config.json"]);
+        let problems = found().unwrap_err();
+        assert!(problems[0].ends_with("has no weights") && problems[1] == "no org/t5", "{problems:?}");
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        let snapshot = repo.join("snapshots").join(commit);
+        write(&snapshot, &["config.json", "model.safetensors"]);
+        std::fs::create_dir_all(repo.join("refs")).unwrap();
+        std::fs::write(repo.join("refs/main"), commit).unwrap();
+        assert_eq!(found().unwrap(), snapshot);
+        write(&copy, &["model.safetensors"]);
+        assert_eq!(found().unwrap(), copy, "a whole one wins");
+        // a cache that is damaged is of no concern then
+        std::fs::write(repo.join("refs/main"), "garbage").unwrap();
+        assert_eq!(found().unwrap(), copy);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let copy = dir.path().join("shelf/t5");
+        write(&copy, &["config.json", "model.safetensors"]);
+        symlink("gone", copy.join("flax_model.msgpack")).unwrap();
+        assert_eq!(layout::lacks(Part::TextEncoder, &copy), None, "nobody reads it");
+        std::fs::remove_file(copy.join("model.safetensors")).unwrap();
+        symlink("gone", copy.join("model.safetensors")).unwrap();
+        let lack = layout::lacks(Part::TextEncoder, &copy).expect("damaged");
+        assert!(lack.contains("model.safetensors` is a link to `gone`"), "{lack}");
+        // a linked model is called as its link is
+        let (model, link) = (dir.path().join("model"), dir.path().join("shelf/linked"));
+        write(&model.join("transformer"), &[]);
+        symlink(&model, &link).unwrap();
+        let search = Search { shelves: vec![dir.path().join("shelf")], hub: HubCache { root: dir.path().join("hub") } };
+        assert_eq!(search.open(&link).unwrap().name, "linked");
+        assert_eq!(search.find(Path::new("linked")).unwrap().name, "linked");
+        assert_eq!(search.open(&link.join(".")).unwrap().name, "linked");
+        assert_eq!(search.open(&model.join("transformer/..")).unwrap().name, "model");
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::{Checkpoint, told};
+use super::{Checkpoint, bytes_of_file, told};
 use crate::error::{Error, Result};
 
 /// File names of the hubs' layouts: what may be read in place before what comes in a pickle, single files before shards.
@@ -128,7 +128,7 @@ pub(super) fn read_index(index: &Path) -> Result<HashMap<String, String>> {
         weight_map: HashMap<String, String>,
     }
     let wrong = |problem: String| Error::checkpoint(index, problem);
-    let bytes = index.metadata().map_err(|e| Error::io(index, e))?.len();
+    let bytes = bytes_of_file(index)?;
     if bytes > INDEX_BYTES {
         return Err(wrong(format!("is {bytes} bytes long, expected {INDEX_BYTES} at most; is it an index of shards?")));
     }

@@ -283,17 +283,23 @@ impl Checkpoint {
     }
 }
 
-/// Maps a file into memory.
-fn map(path: &Path) -> Result<Bytes> {
-    let io = |e| Error::io(path, e);
+/// How many bytes a file has that is a file: what is none may have no end, and opening a pipe waits for its other one.
+///
+/// # Errors
+/// [`Error::Checkpoint`] if it is none, or a link to what is not there; [`Error::Io`].
+pub(crate) fn bytes_of_file(path: &Path) -> Result<u64> {
     if let (Ok(to), false) = (path.read_link(), path.exists()) {
         let problem = format!("is a link to `{}`, which is not there; download it again?", told(to.display()));
         return Err(Error::checkpoint(path, problem));
     }
-    // (opening a pipe would wait for its other end)
-    if !path.metadata().map_err(io)?.is_file() {
-        return Err(Error::checkpoint(path, "is no file; is this a checkpoint?"));
-    }
+    let about = path.metadata().map_err(|e| Error::io(path, e))?;
+    if about.is_file() { Ok(about.len()) } else { Err(Error::checkpoint(path, "is no file; is this a checkpoint?")) }
+}
+
+/// Maps a file into memory.
+fn map(path: &Path) -> Result<Bytes> {
+    let io = |e| Error::io(path, e);
+    bytes_of_file(path)?;
     let file = std::fs::File::open(path).map_err(io)?;
     // SAFETY: the map is read-only; a file changed by somebody else while we read gives wrong
     // numbers or a fault, as with any reader of mapped checkpoints.
