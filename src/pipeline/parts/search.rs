@@ -20,6 +20,9 @@ pub struct Search {
 
 type Looked = std::result::Result<PathBuf, Vec<String>>;
 
+/// A folder with a repository, and whether it came from elsewhere.
+type Copy = (PathBuf, bool);
+
 impl Search {
     /// The folders of `RESIDUA_MODELS` (separated as in `PATH`), and the hub's cache as [`HubCache::from_env`] finds it.
     pub fn from_env() -> Self {
@@ -172,14 +175,13 @@ impl Search {
         Ok(())
     }
 
-    /// Where a repository is: its copies on shelves, then the hub's cache, each with whether it came from elsewhere; and
-    /// why it is not in the cache.
-    fn repository(&self, id: &HubId) -> Result<(Vec<(PathBuf, bool)>, Option<String>)> {
+    /// Where a repository is: its copies on shelves, then the hub's cache; and why it is not in the cache.
+    fn repository(&self, id: &HubId) -> Result<(Vec<Copy>, Option<String>)> {
         // a plain folder does not say which revision it is
         let shelves = self.shelves.iter().filter(|_| id.revision.is_none());
         let name = id.repo.rsplit('/').next().unwrap_or_default();
         let copies = shelves.flat_map(|shelf| [id.repo.as_str(), name].map(|n| shelf.join(n).join(&id.folder)));
-        let mut found: Vec<(PathBuf, bool)> = copies.filter(|folder| folder.is_dir()).map(|f| (f, false)).collect();
+        let mut found: Vec<Copy> = copies.filter(|folder| folder.is_dir()).map(|f| (f, false)).collect();
         let problem = match self.hub.find(id) {
             Ok(Ok(folder)) => {
                 found.push((folder, true));
