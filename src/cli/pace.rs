@@ -1,22 +1,24 @@
 //! How long a run will take: from what runs on this adapter took before, or, at the first, from a product of matrices.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use residua::gpu::{Gpu, cache_folder};
+use residua::gpu::{Facts, Gpu, cache_folder};
 use residua::models::stdit3::Residence;
 use residua::ops::{self, Activation, Store, Target};
 use residua::pipeline::{Footprint, Stage};
 use residua::tensor::Weights;
 
+use super::bench::measure;
 use super::output::write_file;
 use super::screen::size;
 
 /// Rows, columns and depth of the product: one of a denoiser's.
 const PRODUCT: [usize; 3] = [1024, 1152, 1152];
-/// Products are repeated for this long.
-const LONG_ENOUGH: Duration = Duration::from_millis(60);
+/// Products are repeated for so many seconds.
+const LONG_ENOUGH: f64 = 0.06;
 /// Share of a product's speed that whole networks reach, roughly: the rest is norms, attention and convolutions.
 const WHOLE: f64 = 0.5;
 /// Stages of sizes up to so many doublings apart are taken to run at the same speed.
@@ -32,7 +34,7 @@ const TELLS: f64 = 0.05;
 pub struct Paces {
     file: Option<PathBuf>,
     adapter: String,
-    known: BTreeMap<String, f64>,
+    known: RefCell<BTreeMap<String, f64>>,
 }
 
 /// A prediction.
@@ -85,10 +87,10 @@ impl Paces {
     pub fn read(gpu: &Gpu) -> Self {
         let file = cache_folder().map(|folder| folder.join("paces.json"));
         let text = file.as_ref().and_then(|file| std::fs::read(file).ok());
-        let known = text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
-        let info = gpu.info();
-        let adapter = format!("{} {} {:?} {:?}", info.name, info.driver_info, gpu.class(), gpu.operands());
-        Self { file, adapter, known }
+        let known: BTreeMap<_, _> = text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        let Facts { name, driver, kernels, dtype, .. } = gpu.facts();
+        let adapter = format!("{name}, {driver}, {kernels}, {dtype}");
+        Self { file, adapter, known: known.into() }
     }
 
     fn key(&self, stage: &str, size: i32) -> String {
@@ -98,19 +100,35 @@ impl Paces {
     fn of(&self, stage: &str, flops: f64) -> Option<f64> {
         let size = flops.log2().round() as i32;
         let near = (0..=ALIKE).flat_map(|d| [size - d, size + d]);
-        near.filter_map(|size| self.known.get(&self.key(stage, size))).copied().find(|pace| *pace > 0.0)
+        let known = self.known.borrow();
+        near.filter_map(|size| known.get(&self.key(stage, size)).copied()).find(|pace| *pace > 0.0)
+    }
+
+    /// What a stage is taken to reach of which nothing is known. Measured once for an adapter, and kept.
+    fn guess(&self, gpu: &Gpu) -> f64 {
+        let key = format!("{}, a product", self.adapter);
+        let known = self.known.borrow().get(&key).copied();
+        WHOLE
+            * known.filter(|pace| *pace > 0.0).unwrap_or_else(|| {
+                // (what keeps it from being measured will be told by the run)
+                let pace = product(gpu).unwrap_or(f64::INFINITY);
+                if pace.is_finite() {
+                    self.known.borrow_mut().insert(key, pace);
+                    self.write();
+                }
+                pace
+            })
     }
 
     /// How long each stage of a run takes, without what a cache saves.
     pub fn predict(&self, gpu: &Gpu, footprint: &Footprint) -> Seconds {
-        let mut probed = None;
         let mut guessed = 0.0;
         let seconds = |stage: &Stage| match self.of(stage.name, stage.flops) {
             Some(pace) => stage.flops / pace,
             None => {
-                let pace = *probed.get_or_insert_with(|| WHOLE * product(gpu).unwrap_or(f64::INFINITY));
-                guessed += stage.flops / pace;
-                stage.flops / pace
+                let seconds = stage.flops / self.guess(gpu);
+                guessed += seconds;
+                seconds
             }
         };
         let of_stages: Vec<f64> = footprint.stages.iter().map(seconds).collect();
@@ -119,21 +137,22 @@ impl Paces {
     }
 
     /// Remembers what a stage took.
-    pub fn learn(&mut self, stage: &str, flops: f64, took: Duration) {
+    pub fn learn(&self, stage: &str, flops: f64, took: Duration) {
         let seconds = took.as_secs_f64();
         if flops < 1.0 || seconds < TELLS {
             return;
         }
         let (key, new) = (self.key(stage, flops.log2().round() as i32), flops / seconds);
-        let pace = self.known.get(&key).map_or(new, |old| old + LATEST * (new - old));
-        self.known.insert(key, pace);
+        let mut known = self.known.borrow_mut();
+        let pace = known.get(&key).map_or(new, |old| old + LATEST * (new - old));
+        known.insert(key, pace);
     }
 
     /// Keeps it for the next run, if there is where.
     pub fn write(&self) {
         let Some(file) = &self.file else { return };
         let folder = file.parent().map_or(Ok(()), std::fs::create_dir_all);
-        let text = serde_json::to_string_pretty(&self.known).unwrap_or_default();
+        let text = serde_json::to_string_pretty(&*self.known.borrow()).unwrap_or_default();
         if folder.is_err() || write_file(file, text.as_bytes(), true).is_err() {
             log::debug!("how long stages take is not kept in {}", file.display());
         }
@@ -141,24 +160,17 @@ impl Paces {
 }
 
 /// Operations a second in a product, compilation aside.
-fn product(gpu: &Gpu) -> Option<f64> {
+fn product(gpu: &Gpu) -> residua::Result<f64> {
     let [m, n, k] = PRODUCT;
     let weights = Weights::random(gpu);
-    let (x, w) = (weights.get("x", [m, k]).ok()?, weights.matrix("w", [n, k]).ok()?);
-    let multiply = || drop(ops::linear(&x, &w, None, Activation::None, Target::Plain, Store::Full));
-    multiply();
-    gpu.wait().ok()?;
-    let (began, mut done) = (Instant::now(), 0.0);
-    while began.elapsed() < LONG_ENOUGH {
-        multiply();
-        gpu.wait().ok()?;
-        done += 2.0 * (m * n) as f64 * k as f64;
-    }
+    let (x, w) = (weights.get("x", [m, k])?, weights.matrix("w", [n, k])?);
+    let multiply = |_| drop(ops::linear(&x, &w, None, Activation::None, Target::Plain, Store::Full));
+    let times = measure::repeat(gpu, &measure::Budget::new(gpu, LONG_ENOUGH), multiply)?;
     drop((x, w));
     gpu.take_flops();
     gpu.trim();
     gpu.reset_peak();
-    Some(done / began.elapsed().as_secs_f64())
+    Ok(2.0 * (m * n) as f64 * k as f64 / times.median())
 }
 
 #[cfg(test)]
@@ -166,7 +178,7 @@ mod tests {
     use super::*;
 
     fn paces() -> Paces {
-        Paces { file: None, adapter: "one".into(), known: BTreeMap::new() }
+        Paces { file: None, adapter: "one".into(), known: RefCell::default() }
     }
 
     #[test]

@@ -5,7 +5,7 @@ pub mod cache;
 mod cases;
 mod ceilings;
 mod kernels;
-mod measure;
+pub mod measure;
 mod model;
 mod networks;
 mod numbers;

@@ -15,7 +15,7 @@ use super::super::args::Generate;
 use super::super::exit::{Failure, Outcome};
 use super::super::given::{self, Files};
 use super::super::output::write_json;
-use super::super::pace::{Paces, Seconds};
+use super::super::pace::Seconds;
 use super::super::report::{self, Summary};
 use super::super::screen::{round, size};
 use super::super::{decode, latents, recipe};
@@ -386,7 +386,7 @@ impl Job {
         if self.from.is_some() {
             return;
         }
-        let mut paces = Paces::read(shared.sora.gpu());
+        let paces = &shared.paces;
         let work: f64 = sampled.steps.iter().map(|step| step.work).sum::<f64>() / sampled.steps.len().max(1) as f64;
         for stage in &self.plan.memory.stages {
             match stage.name {
