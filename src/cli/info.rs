@@ -9,6 +9,7 @@ use residua::models::stdit3;
 use residua::pipeline::State;
 use residua::pipeline::parts::{Located, Part};
 use residua::tensor::Checkpoint;
+use residua::text::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
 use super::args::Info;
@@ -201,7 +202,7 @@ fn held(part: Part, folder: &Path) -> Outcome<(String, Value)> {
     let mut names: Vec<String> = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     if part == Part::Tokenizer {
-        names.retain(|n| ["spiece.model", "tokenizer.json"].contains(&n.as_str()));
+        names.retain(|n| Tokenizer::FILES.contains(&n.as_str()));
         names.truncate(1);
     }
     Ok((names.join(", "), json!({"files": names})))

@@ -7,6 +7,7 @@ use residua::gpu::Gpu;
 use residua::pipeline::OpenSora;
 use residua::pipeline::parts::{Located, Part, Parts, Search};
 use residua::tensor::{Checkpoint, sha256, sha256_of_ends};
+use residua::text::tokenizer::Tokenizer;
 use serde_json::{Map, Value, json};
 
 use super::args;
@@ -22,21 +23,14 @@ const HASHED: u64 = 64 << 20;
 /// # Errors
 /// If there is none, or parts of it are missing.
 pub fn find(asked: Option<&Path>) -> Outcome<Parts> {
-    locate(asked)?.parts().map_err(Failure::input)
-}
-
-/// The same, complete or not.
-///
-/// # Errors
-/// If there is none.
-pub fn locate(asked: Option<&Path>) -> Outcome<Located> {
-    match (search().find(asked.unwrap_or(Path::new(SHIPPED))), asked) {
+    let found = match (search().find(asked.unwrap_or(Path::new(SHIPPED))), asked) {
         (Err(Error::Checkpoint { file, .. }), None) if file == Path::new(SHIPPED) => {
             let problem = "the shipped model was not found here or beside the program; give a model folder with -m";
-            Err(Failure::input(Error::checkpoint(Path::new("weights").join(SHIPPED), problem)))
+            Err(Error::checkpoint(Path::new("weights").join(SHIPPED), problem))
         }
-        (found, _) => found.map_err(Failure::input),
-    }
+        (found, _) => found,
+    };
+    found.and_then(Located::parts).map_err(Failure::input)
 }
 
 /// Where models are looked for by name: `RESIDUA_MODELS`, `weights` here, beside the program and where it was built, and
@@ -95,9 +89,7 @@ pub fn fingerprint(parts: &Parts) -> Outcome<Value> {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         // what is read, and none of its twins in another form
         let read = match part {
-            Part::Tokenizer => {
-                ["spiece.model", "tokenizer.json"].into_iter().find(|n| names.contains(n)).into_iter().collect()
-            }
+            Part::Tokenizer => Tokenizer::FILES.into_iter().find(|n| names.contains(n)).into_iter().collect(),
             _ => Checkpoint::files_of(&names),
         };
         for name in read.into_iter().filter(|n| part == Part::Tokenizer || Checkpoint::is_name(Path::new(n))) {

@@ -25,6 +25,7 @@ pub(crate) use memory::Memory;
 pub use pipeline::Program;
 pub use recorder::Dispatch;
 pub use timing::{Clock, Timing};
+pub(crate) use tune::replace;
 pub use tune::{Tune, cache_folder, tuned};
 
 use crate::error::{Error, Result};

@@ -245,12 +245,16 @@ fn read(file: &Path, device: &str) -> Option<BTreeMap<String, Choice>> {
     }
 }
 
-/// Replaces a file as a whole, so that nobody reads half of it.
 fn write(file: &Path, device: &str, choices: BTreeMap<String, Choice>) -> std::io::Result<()> {
+    let memory = Memory { version: VERSION, device: device.into(), shaders: shaders(), choices };
+    replace(file, &serde_json::to_vec_pretty(&memory)?)
+}
+
+/// Replaces a file of the [`cache_folder`] as a whole, so that nobody reads half of it.
+pub(crate) fn replace(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
-    let memory = Memory { version: VERSION, device: device.into(), shaders: shaders(), choices };
     let mut fresh = tempfile::NamedTempFile::new_in(folder)?;
-    serde_json::to_writer_pretty(&mut fresh, &memory)?;
-    fresh.persist(file).map(|_| ()).map_err(|e| e.error)
+    std::io::Write::write_all(&mut fresh, bytes)?;
+    fresh.persist(file).map(drop).map_err(|e| e.error)
 }

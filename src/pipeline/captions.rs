@@ -20,7 +20,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use super::Caption;
-use crate::gpu::{Gpu, cache_folder};
+use crate::gpu::{Gpu, cache_folder, replace};
 use crate::tensor::{fingerprint, sha256, sha256_of_bytes};
 
 /// The layout of the files, and of what their names are made from.
@@ -180,15 +180,6 @@ fn decode(bytes: &[u8], tokens: &[u32], channels: usize) -> Result<Vec<f32>, Str
     }
     let bits: Vec<u32> = words(rows.data());
     Ok(bits.into_iter().map(f32::from_bits).collect())
-}
-
-/// Replaces a file as a whole, so that nobody reads half of it.
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
-    let mut fresh = tempfile::NamedTempFile::new_in(folder)?;
-    std::io::Write::write_all(&mut fresh, bytes)?;
-    fresh.persist(path).map(drop).map_err(|e| e.error)
 }
 
 #[cfg(test)]

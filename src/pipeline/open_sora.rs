@@ -349,20 +349,27 @@ impl OpenSora {
     pub async fn generate(&self, request: &Request, seen: &mut dyn FnMut(Event<'_>) -> bool) -> Result<Video> {
         let plan = self.plan(request)?;
         self.gpu.set_budget(plan.memory.budget);
+        let made = self.stages(&plan, seen).await;
+        // of this run, and not of what the host does next
+        self.gpu.set_budget(None);
+        made
+    }
+
+    async fn stages(&self, plan: &Plan, seen: &mut dyn FnMut(Event<'_>) -> bool) -> Result<Video> {
         let texts: Vec<&str> = plan.texts.iter().map(String::as_str).collect();
         let captions = self.encode_texts(&texts).await?;
         let captions: Vec<&Caption> = captions.iter().collect();
         if !seen(Event::Text(captions[0].tokens.len())) {
             return Err(Error::Cancelled);
         }
-        let given = self.encode_given(&plan).await?;
-        let net = self.load_transformer_for(&plan)?;
+        let given = self.encode_given(plan).await?;
+        let net = self.load_transformer_for(plan)?;
         let mut told = None;
         let mut stepped = |clip: usize, step: &Step| {
             let begins = plan.long.clips > 1 && told.replace(clip) != Some(clip);
             (!begins || seen(Event::Clip(clip, plan.long.clips))) && seen(Event::Step(step))
         };
-        let sampled = self.sample_video(&net, &captions, &plan, &given, &mut stepped).await?;
+        let sampled = self.sample_video(&net, &captions, plan, &given, &mut stepped).await?;
         drop(net);
         self.gpu.trim();
         let mut decoded = |done: usize, all: usize| seen(Event::Frames(done, all));

@@ -142,14 +142,14 @@ fn chunk_frames(vae: &OpenSoraVae, frames: usize) -> usize {
 /// x `[3, frames, H, W]` to latents, chunk by chunk; without noise the means.
 async fn code(
     vae: &OpenSoraVae,
-    x: &[f32],
+    x: Vec<f32>,
     [frames, height, width]: [usize; 3],
     noise: Option<&CodingNoise>,
 ) -> Result<Latents> {
     let gpu = vae.gpu();
     let [_, h, w] = vae.latent_size(frames, height, width);
     let (spatial, temporal) = (vae.config().spatial.latent_channels, vae.config().temporal.embed_dim);
-    let pixels = Latents { frames, numbers: x.to_vec() };
+    let pixels = Latents { frames, numbers: x };
     let each = chunk_frames(vae, frames);
     let mut parts = Vec::new();
     for (chunk, first) in (0..frames).step_by(each).enumerate() {
@@ -195,7 +195,7 @@ impl OpenSora {
             let frames = reference.frames().count();
             let x = reference.fitted(plan.height, plan.width);
             let noise = CodingNoise::draw(vae, frames, h * w, &mut noise);
-            all.push(code(vae, &x, [frames, plan.height, plan.width], sampled(plan, &noise)).await?);
+            all.push(code(vae, x, [frames, plan.height, plan.width], sampled(plan, &noise)).await?);
         }
         Ok(GivenLatents(all))
     }
@@ -214,7 +214,7 @@ impl OpenSora {
         let pixels = vae.decode_pixels(&end, frames, &mut |_, _| true).await?;
         let chunks = frames / chunk_frames(vae, frames);
         let noise = CodingNoise::draw(vae, plan.frames, h * w, noise).last(frames, chunks);
-        code(vae, &pixels, [frames, height, width], sampled(plan, &noise)).await
+        code(vae, pixels, [frames, height, width], sampled(plan, &noise)).await
     }
 }
 

@@ -54,8 +54,8 @@ pub(super) fn reach(scales: &[f32]) -> f32 {
 }
 
 impl Gpu {
-    /// Copies bytes to the device and multiplies each row by its scale there, into numbers kept as `dtype` says: an
-    /// eighth to a half of what uploading those would move.
+    /// Copies bytes to the device and multiplies each row by its scale there, into numbers kept as `dtype` says: a
+    /// quarter to a half of what uploading those would move.
     ///
     /// # Panics
     /// If `bytes` (signed, row by row) do not fill `shape`, or there is not one scale for each of its rows.

@@ -32,12 +32,15 @@ enum Model {
 }
 
 impl Tokenizer {
+    /// The files of a folder that are read: the first that is there.
+    pub const FILES: [&str; 2] = ["spiece.model", "tokenizer.json"];
+
     /// Opens the tokenizer of a checkpoint folder: `spiece.model`, or `tokenizer.json` where there is none.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if there is neither or what there is is damaged, [`Error::Io`] if it cannot be read.
     pub fn open(folder: &Path) -> Result<Self> {
-        for name in ["spiece.model", "tokenizer.json"] {
+        for name in Self::FILES {
             let file = folder.join(name);
             if file.exists() {
                 return Self::from_file(&file);
@@ -220,7 +223,7 @@ mod tests {
 
     #[test]
     fn lengths() {
-        for name in ["spiece.model", "tokenizer.json"] {
+        for name in Tokenizer::FILES {
             let t = tokenizer(name);
             assert_eq!(t.encode("", 300), [1]);
             assert_eq!(t.encode("fox", 0), [1]);

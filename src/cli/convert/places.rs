@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use residua::Error;
 use residua::pipeline::parts::{Part, Parts};
 use residua::tensor::Checkpoint;
+use residua::text::tokenizer::Tokenizer;
 use tempfile::TempDir;
 
 use super::REPORT;
@@ -65,7 +66,7 @@ impl Found {
             found.add(&inside(part), folder)?;
         }
         // a tokenizer that lies beside its encoder is wanted in a folder of its own all the same
-        for name in ["spiece.model", "tokenizer.json"] {
+        for name in Tokenizer::FILES {
             let file = model.tokenizer.join(name);
             if file.is_file() {
                 found.rest.push((file, Path::new(Part::Tokenizer.name()).join(name)));

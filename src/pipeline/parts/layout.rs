@@ -8,11 +8,10 @@ use super::Part;
 use crate::error::{Error, Result};
 use crate::models::vae;
 use crate::tensor::Checkpoint;
+use crate::text::tokenizer::Tokenizer;
 
 /// Largest config that is looked at.
 const CONFIG_BYTES: u64 = 1 << 20;
-/// Files of a tokenizer, either of which does.
-pub(super) const TOKENIZER: [&str; 2] = ["spiece.model", "tokenizer.json"];
 
 /// Whether a folder has one sub-folder for each part, as diffusers writes models.
 pub(super) fn is_diffusers(folder: &Path) -> bool {
@@ -21,7 +20,7 @@ pub(super) fn is_diffusers(folder: &Path) -> bool {
 
 /// Whether a folder holds a tokenizer.
 pub(super) fn has_tokenizer(folder: &Path) -> bool {
-    TOKENIZER.iter().any(|n| folder.join(n).is_file())
+    Tokenizer::FILES.iter().any(|n| folder.join(n).is_file())
 }
 
 fn config(folder: &Path) -> Option<Value> {
@@ -77,7 +76,7 @@ pub(super) fn lacks(part: Part, folder: &Path) -> Option<String> {
     let read = match part {
         Part::Scheduler | Part::Cache => Vec::new(),
         Part::Tokenizer if has_tokenizer(folder) => Vec::new(),
-        Part::Tokenizer => TOKENIZER.to_vec(),
+        Part::Tokenizer => Tokenizer::FILES.to_vec(),
         _ => [vec!["config.json"], Checkpoint::files_of(&names)].concat(),
     };
     for path in read.iter().map(|name| folder.join(name)) {
@@ -89,7 +88,7 @@ pub(super) fn lacks(part: Part, folder: &Path) -> Option<String> {
     let lack = |what: &str| Some(format!("{at} has no {what}"));
     match part {
         Part::Tokenizer if has_tokenizer(folder) => None,
-        Part::Tokenizer => lack(&TOKENIZER.join(" or ")),
+        Part::Tokenizer => lack(&Tokenizer::FILES.join(" or ")),
         Part::Scheduler | Part::Cache => None,
         _ if !names.contains(&"config.json") => lack("config.json"),
         _ if Checkpoint::files_of(&names).is_empty() => lack("weights"),

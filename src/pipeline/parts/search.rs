@@ -8,6 +8,7 @@ use super::known::{Known, by_name};
 use super::{FILE, HubCache, HubId, Located, Part, Place, layout};
 use crate::error::{Error, Result};
 use crate::pipeline::Defaults;
+use crate::text::tokenizer::Tokenizer;
 
 /// Where models are looked for. Plain folders win over the hub's cache.
 #[derive(Clone, Debug)]
@@ -21,7 +22,7 @@ pub struct Search {
 type Looked = std::result::Result<PathBuf, Vec<String>>;
 
 /// A folder with a repository, and whether it came from elsewhere.
-type Copy = (PathBuf, bool);
+type Candidate = (PathBuf, bool);
 
 impl Search {
     /// The folders of `RESIDUA_MODELS` (separated as in `PATH`), and the hub's cache as [`HubCache::from_env`] finds it.
@@ -55,8 +56,7 @@ impl Search {
         match name.strip_prefix("hub:").unwrap_or(name).parse::<HubId>() {
             Ok(id) => {
                 let (found, problem) = self.repository(&id)?;
-                let open =
-                    |(folder, from_elsewhere): &(PathBuf, bool)| self.open_as(folder, id.to_string(), *from_elsewhere);
+                let open = |(folder, from_elsewhere): &Candidate| self.open_as(folder, id.to_string(), *from_elsewhere);
                 let mut opened: Vec<Result<Located>> = found.iter().map(open).collect();
                 let whole =
                     |found: &Result<Located>| found.as_ref().is_ok_and(|model| model.missing().next().is_none());
@@ -176,12 +176,12 @@ impl Search {
     }
 
     /// Where a repository is: its copies on shelves, then the hub's cache; and why it is not in the cache.
-    fn repository(&self, id: &HubId) -> Result<(Vec<Copy>, Option<String>)> {
+    fn repository(&self, id: &HubId) -> Result<(Vec<Candidate>, Option<String>)> {
         // a plain folder does not say which revision it is
         let shelves = self.shelves.iter().filter(|_| id.revision.is_none());
         let name = id.repo.rsplit('/').next().unwrap_or_default();
         let copies = shelves.flat_map(|shelf| [id.repo.as_str(), name].map(|n| shelf.join(n).join(&id.folder)));
-        let mut found: Vec<Copy> = copies.filter(|folder| folder.is_dir()).map(|f| (f, false)).collect();
+        let mut found: Vec<Candidate> = copies.filter(|folder| folder.is_dir()).map(|f| (f, false)).collect();
         let problem = match self.hub.find(id) {
             Ok(Ok(folder)) => {
                 found.push((folder, true));
@@ -281,7 +281,7 @@ fn copies(folder: &Path) -> Result<Vec<Place>> {
     let mut places: Vec<Place> = [Part::Transformer, Part::Vae, Part::TextEncoder].map(needed).into();
     let beside = [of(Part::TextEncoder), Some(folder.join(Part::Tokenizer.name()))];
     let tokenizer = beside.into_iter().flatten().find(|f| layout::has_tokenizer(f));
-    let lack = || vec![format!("no {} beside the text encoder", layout::TOKENIZER.join(" or "))];
+    let lack = || vec![format!("no {} beside the text encoder", Tokenizer::FILES.join(" or "))];
     places.push(Place { part: Part::Tokenizer, folder: tokenizer.ok_or_else(lack), hub: None });
     // (one that is not needed is not asked for)
     let spatial = of(Part::Vae2d).filter(|_| of(Part::Vae).is_some_and(|vae| layout::lacks_spatial(&vae)));

@@ -6,8 +6,8 @@
 //! others become halves; see the description of the format in `tensor/int8.rs`.
 //!
 //! Tried and refused, measured with the shipped model: scales below max|row| / 127 that make the squared error of a row
-//! least (20 of them from 0.6 on: captions to five digits the same, videos within 0.1 dB: with 255 steps there is next to
-//! nothing to gain); the table of a text encoder in eight bits (1 % of T5 XXL's bytes, captions 2.7 % off in place of 1.5 %).
+//! least (20 of them from 0.6 on: captions to five digits the same, videos within half a decibel either way: with 255 steps
+//! there is next to nothing to gain); the table of a text encoder in eight bits (1 % of T5 XXL's bytes, captions 2.7 % off in place of 1.5 %).
 
 mod look;
 mod write;
