@@ -8,23 +8,13 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use super::tiny_model::made_once;
 use published::Shapes;
 
 /// The folder: made by the first who asks, and left for the next as long as this file stays as it is.
 pub fn folder() -> &'static Path {
     static FOLDER: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let version = include_str!("mod.rs").bytes().fold(5381u32, |h, b| h.wrapping_mul(33) ^ u32::from(b));
-        let shelf = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let folder = shelf.join(format!("open-sora-1.2-{version:08x}"));
-        if !folder.is_dir() {
-            let making = tempfile::tempdir_in(shelf).unwrap();
-            write(making.path());
-            // another process may have been faster, with the same
-            let _ = std::fs::rename(making.path(), &folder);
-        }
-        folder
-    })
+    FOLDER.get_or_init(|| made_once::made_once("open-sora-1.2", include_str!("mod.rs"), write))
 }
 
 fn write(folder: &Path) {

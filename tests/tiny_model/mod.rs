@@ -1,6 +1,9 @@
 //! A whole model folder that takes milliseconds to load: random transformer, and the small encoder, autoencoder and
 //! tokenizer that the parity tests use. Its videos are noise, but the same noise every time.
 
+#[path = "../made_once/mod.rs"]
+pub mod made_once;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -21,18 +24,7 @@ pub const FRAMES: usize = 21;
 /// The folder: made by the first who asks, and left for the next as long as this file stays as it is.
 pub fn folder() -> &'static Path {
     static FOLDER: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let version = include_str!("mod.rs").bytes().fold(5381u32, |h, b| h.wrapping_mul(33) ^ u32::from(b));
-        let shelf = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let folder = shelf.join(format!("tiny-model-{version:08x}"));
-        if !folder.is_dir() {
-            let making = tempfile::tempdir_in(shelf).unwrap();
-            write(making.path());
-            // another process may have been faster, with the same
-            let _ = std::fs::rename(making.path(), &folder);
-        }
-        folder
-    })
+    FOLDER.get_or_init(|| made_once::made_once("tiny-model", include_str!("mod.rs"), write))
 }
 
 /// Writes the folder.

@@ -210,7 +210,8 @@ impl<'a> Batch<'a> {
     }
 
     async fn all(&self, began: Instant) -> Outcome {
-        let (shared, count) = (&self.shared, self.jobs.len());
+        // (of several some may be there already: what is told of one tells it from the others all the same)
+        let (shared, count, several) = (&self.shared, self.jobs.len(), self.shared.count > 1);
         shared.stop.check()?;
         let (captions, text_time) = self.encode().await?;
         let mut loaded = Loaded { keep: self.keeps(), transformer: None, vae: None };
@@ -219,8 +220,8 @@ impl<'a> Batch<'a> {
         for job in &self.jobs {
             let (own, rest) = captions.split_at(job.plan.texts.len());
             captions = rest;
-            let times = Times { text: text_time, began: if count > 1 { Instant::now() } else { began } };
-            cache = job.work(shared, own, &mut loaded, &times).await?;
+            let times = Times { text: text_time, began: if several { Instant::now() } else { began } };
+            cache = job.work(shared, own, &mut loaded, &times).await.map_err(|failure| job.advise(failure))?;
             if let Some(manifest) = &mut *self.manifest.borrow_mut() {
                 manifest.done()?;
             }
@@ -228,7 +229,7 @@ impl<'a> Batch<'a> {
         self.jobs.iter().for_each(Job::unmake);
         let (seconds, peak) = (round(began.elapsed().as_secs_f64()), shared.sora.gpu().held().1);
         let mut fields = json!({"seconds": seconds, "peak_bytes": peak});
-        if count > 1 {
+        if several {
             fields["videos"] = count.into();
             shared.screen.say(format!("{count} videos in {seconds:.1} s, peak {} on the adapter", size(peak)));
         } else {
@@ -246,8 +247,8 @@ impl<'a> Batch<'a> {
             return Ok(known);
         }
         let began = Instant::now();
-        let budget = self.jobs.iter().map(|job| job.plan.memory.budget).max().flatten();
-        self.shared.sora.gpu().set_budget(budget.filter(|_| self.jobs.iter().all(|j| j.plan.memory.budget.is_some())));
+        let budgets: Option<Vec<u64>> = self.jobs.iter().map(|job| job.plan.memory.budget).collect();
+        self.shared.sora.gpu().set_budget(budgets.and_then(|all| all.into_iter().max()));
         let texts: Vec<&str> = self.jobs.iter().flat_map(|j| j.plan.texts.iter().map(String::as_str)).collect();
         let captions = self.shared.sora.encode_texts(&texts).await?;
         let took = began.elapsed();

@@ -24,8 +24,8 @@ use super::{Shared, Times};
 
 /// What names of states end with.
 pub const ENDING: &str = ".state.safetensors";
-/// What a state that is there already is.
-pub const INTERRUPTED: &str = "the state of an interrupted run";
+/// The code of a failure because a state is there already.
+pub const THERE: &str = "state.there";
 /// Where nobody says how often: of the time, one part in so many may go to saving.
 const SHARE: u32 = 20;
 
@@ -160,8 +160,8 @@ impl Saving {
         }
         if saving.path.exists() && !args.output.video.force {
             let path = saving.path.display();
-            let problem = format!("`{path}` is there already: {INTERRUPTED}; --force replaces it");
-            let failure = Failure { exit: code::OUTPUT, ..Failure::wrong("save-state", problem) };
+            let problem = format!("`{path}` is there already: the state of an interrupted run; --force replaces it");
+            let failure = Failure { exit: code::OUTPUT, code: THERE, ..Failure::wrong("save-state", problem) };
             return Err(failure.hint(saving.advice()));
         }
         Ok(saving)
@@ -231,8 +231,10 @@ impl Saving {
     }
 
     fn unlock(&self) {
-        if self.lock.borrow_mut().take().is_some() {
+        // (removed while it is held, or it would be that of who comes next)
+        if let Some(held) = self.lock.borrow_mut().take() {
             let _ = std::fs::remove_file(self.lock_path());
+            drop(held);
         }
     }
 

@@ -22,7 +22,7 @@ use super::super::{decode, latents, recipe};
 use super::kept::{KeptLatents, with_ending};
 use super::manifest::Left;
 use super::places::{Facts, Place, Places};
-use super::saving::{INTERRUPTED, Record, Saving};
+use super::saving::{Record, Saving, THERE};
 use super::{Loaded, Shared, Times};
 
 /// Runs expected to take more seconds keep their state.
@@ -82,7 +82,7 @@ impl Job {
             (None, Some(folder)) => match begin(&folder, true) {
                 Ok(saving) => Some(saving),
                 // somebody may want to go on with that run
-                Err(failure) if failure.message.contains(INTERRUPTED) => {
+                Err(failure) if failure.code == THERE => {
                     let hint = failure.hint.clone().unwrap_or_default();
                     return Err(failure.hint(format!("{hint}; --no-save-state keeps none")));
                 }
@@ -218,19 +218,13 @@ impl Job {
         event
     }
 
-    /// Makes it. Returns what is told of its cache.
-    pub async fn work(
-        &self,
-        shared: &Shared<'_>,
-        captions: &[Caption],
-        loaded: &mut Loaded,
-        times: &Times,
-    ) -> Outcome<Value> {
-        let made = self.stages(shared, captions, loaded, times).await;
-        made.map_err(|failure| self.saving.iter().fold(failure, |failure, saving| saving.advise(failure)))
+    /// What to do about a failure on the way to it.
+    pub fn advise(&self, failure: Failure) -> Failure {
+        self.saving.iter().fold(failure, |failure, saving| saving.advise(failure))
     }
 
-    async fn stages(
+    /// Makes it. Returns what is told of its cache.
+    pub async fn work(
         &self,
         shared: &Shared<'_>,
         captions: &[Caption],
